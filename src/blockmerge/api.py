@@ -1,0 +1,147 @@
+"""The verbs: what every face of Blockmerge may use."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
+from blockmerge.planning import Inspection, InputModel, Plan, inspect_source, make_plan
+from blockmerge.recipes import Recipe, load_recipe
+from blockmerge.sources import LocalSource, ModelLocation, Source, locate, open_model, read_card
+
+if TYPE_CHECKING:
+    from blockmerge.execution import Event, Finished
+
+__all__ = ["draw", "inspect", "merge", "plan"]
+
+
+def inspect(model: str | Path) -> Inspection:
+    """Look at a model: architecture, tensors in module order, dtypes, ties, vocabulary, and what is odd about it.
+
+    :param model: folder or Hub id (``org/name``, ``org/name@revision``).
+
+    Raises :class:`~blockmerge.errors.ModelError` if there is no such model or its files are broken.
+    """
+    with contextlib.closing(open_model(locate(str(model)))) as source:
+        return inspect_source(source)
+
+
+def plan(recipe: Recipe | str | Path) -> Plan:
+    """Work out everything that a merge will do, from the headers of its inputs; no weight is read.
+
+    :param recipe: what :func:`blockmerge.gradient` returns, or the path of a recipe file.
+
+    Raises :class:`~blockmerge.errors.BlockmergeError`: one problem, or all of them as
+    :class:`~blockmerge.errors.Problems`.
+    """
+    wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    locations = _locate_all(wanted.models)
+    with _opened(locations) as sources:
+        inputs = [
+            InputModel(reference, location, source.fingerprint(), read_card(location.folder))
+            for reference, location, source in zip(wanted.models, locations, sources, strict=True)
+        ]
+        return make_plan(wanted, inputs, sources)
+
+
+def merge(
+    plan: Plan,
+    out: str | Path,
+    *,
+    on_event: Callable[[Event], object] | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    allow_nonfinite: bool = False,
+) -> Finished:
+    """Carry out ``plan`` into the folder ``out``, which appears there whole or not at all.
+
+    :param on_event: called with each :data:`~blockmerge.execution.Event`, in this thread.
+    :param threads: default one per usable core. Results do not depend on it.
+    :param overwrite: replace a model that is at ``out``.
+    :param allow_nonfinite: write NaN and infinity instead of stopping at them.
+
+    Raises :class:`~blockmerge.errors.OutputError`, :class:`~blockmerge.errors.ModelError` (an input changed or is
+    damaged) or :class:`~blockmerge.errors.NonFiniteError`; nothing is left behind then.
+    """
+    from blockmerge.execution import run
+
+    with _opened([model.location for model in plan.inputs]) as sources:
+        for model, source in zip(plan.inputs, sources, strict=True):
+            if dict(source.fingerprint().headers) != dict(model.fingerprint.headers):
+                raise ModelError(f"{model.reference}: its weights are not the ones that were planned with; plan again")
+        return run(
+            plan,
+            sources,
+            Path(out).expanduser(),
+            threads=threads,
+            overwrite=overwrite,
+            allow_nonfinite=allow_nonfinite,
+            emit=on_event or _ignore,
+        )
+
+
+def draw(plan: Plan, path: str | Path) -> None:
+    """Draw the gradient of ``plan`` into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+
+    Raises :class:`~blockmerge.errors.RecipeError` for another ending, :class:`~blockmerge.errors.OutputError` if the
+    file cannot be written.
+    """
+    from blockmerge.report import gradient_png, gradient_svg
+
+    target = Path(path).expanduser()
+    kind = target.suffix.lower()
+    if kind not in (".svg", ".png"):
+        raise RecipeError(f"{path}: a picture ends in .svg or .png")
+    picture = gradient_svg(plan).encode() if kind == ".svg" else gradient_png(plan)
+    try:
+        target.write_bytes(picture)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _ignore(event: Event) -> None:
+    del event
+
+
+def _locate_all(references: Sequence[str]) -> list[ModelLocation]:
+    """All locations, or all problems with them."""
+    found: list[ModelLocation] = []
+    problems: list[BlockmergeError] = []
+    for reference in dict.fromkeys(references):
+        try:
+            found.append(locate(reference))
+        except BlockmergeError as error:
+            problems.append(error)
+    raise_all(problems)
+    by_reference = dict(zip(dict.fromkeys(references), found, strict=True))
+    return _told_apart([by_reference[reference] for reference in references])
+
+
+@contextmanager
+def _opened(locations: Sequence[ModelLocation]) -> Iterator[list[Source]]:
+    """The models at ``locations``, open; all problems of opening them at once."""
+    with ExitStack() as stack:
+        sources: list[Source] = []
+        problems: list[BlockmergeError] = []
+        for location in locations:
+            try:
+                source: LocalSource = stack.enter_context(contextlib.closing(open_model(location)))
+                source.config  # noqa: B018 - a broken config belongs to the problems of opening
+                sources.append(source)
+            except BlockmergeError as error:
+                problems.append(error)
+        raise_all(problems)
+        yield sources
+
+
+def _told_apart(locations: list[ModelLocation]) -> list[ModelLocation]:
+    """Two folders of one name get their number added, so that people can tell the models apart."""
+    labels = [location.label for location in locations]
+    if len(set(labels)) == len(labels):
+        return locations
+    return [replace(location, label=f"{location.label} ({k})") for k, location in enumerate(locations, start=1)]

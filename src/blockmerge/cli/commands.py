@@ -1,0 +1,196 @@
+"""The commands of ``blockmerge``. Each is one call of the api; see there for what the words mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from blockmerge import __version__
+from blockmerge.cli.shell import guarded
+
+if TYPE_CHECKING:
+    from blockmerge.planning import Plan
+    from blockmerge.recipes import Recipe
+
+__all__ = ["main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+running = _options(
+    click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it."),
+    click.option("--overwrite", is_flag=True, help="Replace a model that is at OUT."),
+    click.option("--allow-nonfinite", is_flag=True, help="Write NaN and infinity instead of stopping at them."),
+    click.option("--quiet", is_flag=True, help="No progress, no summary; errors only."),
+)
+showing = _options(
+    click.option("--json", "as_json", is_flag=True, help="The plan as JSON."),
+    click.option("--plot", type=click.Path(path_type=Path), help="Draw the gradient into FILE.svg or FILE.png."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """Blend finetuned language models.
+
+    A gradient is a few numbers laid along the model: model 2's share from the first tensor to the last.
+    """
+
+
+@main.command()
+@click.argument("model1")
+@click.argument("model2")
+@click.argument("out", required=False)
+@click.option(
+    "--values",
+    "values",
+    multiple=True,
+    required=True,
+    metavar="[BLOCK:]V,V,...",
+    help="Model 2's share along the model, like 1.0,0.5,0.0. Several times with a block (embeddings, attention, mlp, "
+    "norms, head) for a curve over that block's tensors.",
+)
+@click.option("--by", default="tensor", metavar="tensor|layer", help="Lay values over tensors, or one per layer.  [tensor]")
+@click.option("--only", metavar="layers|non-layers", help="Blend only tensors inside, or outside, the stack of layers.")
+@click.option("--filter", "filters", multiple=True, metavar="TEXT", help="Blend only tensors with a TEXT in their name.")
+@click.option("--layers", metavar="A:B", help="Blend only layers A up to, but without, B.")
+@click.option("--dtype", metavar="NAME", help="bfloat16, float16 or float32.  [model 1's]")
+@click.option(
+    "--arithmetic", default="exact", metavar="exact|original", help="Round once, or as BlockMerge_Gradient does.  [exact]"
+)
+@click.option(
+    "--on-missing", default="error", metavar="error|keep", help="Tensors that only one model has.  [error]"
+)
+@click.option("--max-shard-size", default="2GB", metavar="SIZE", help="Weight files of at most this size.  [2GB]")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop; OUT may be left out.")
+@showing
+@running
+@guarded
+def gradient(
+    model1: str,
+    model2: str,
+    out: str | None,
+    values: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    plot: Path | None,
+    **words: Any,
+) -> None:
+    """Blend MODEL1 and MODEL2 by a gradient into OUT.
+
+    Models are folders or Hub ids (org/name, org/name@revision). Tensors that no curve covers stay MODEL1's, as do
+    config, tokenizer and extra vocabulary rows.
+    """
+    from blockmerge.recipes import gradient as build
+
+    how = {key: words.pop(key) for key in ("threads", "overwrite", "allow_nonfinite", "quiet")}
+    recipe = build(model1, model2, values=_curves(values), **words)
+    if dry_run:
+        _show_plan(recipe, as_json=as_json, plot=plot)
+    elif out is None:
+        raise click.UsageError("give OUT, or --dry-run to see the plan only")
+    else:
+        merge_into(recipe, out, plot=plot, **how)
+
+
+def _curves(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    from blockmerge.errors import RecipeError
+    from blockmerge.recipes.values import parse_values
+
+    curves: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        block, colon, numbers = text.rpartition(":")
+        name = block.strip() if colon else "all"
+        if name in curves:
+            raise RecipeError(f"--values: {name} is given twice; put all its numbers into one list")
+        curves[name] = parse_values(numbers, f"--values {text}")
+    return curves
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@showing
+@guarded
+def plan(recipe: Path, as_json: bool, plot: Path | None) -> None:
+    """Show what RECIPE will do: every tensor with its ratio, bytes, disk and memory. Reads no weights."""
+    from blockmerge.recipes import load_recipe
+
+    _show_plan(load_recipe(recipe), as_json=as_json, plot=plot)
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("out", required=False)
+@running
+@guarded
+def merge(recipe: Path, out: str | None, **how: Any) -> None:
+    """Carry out RECIPE, a YAML file, into OUT (a BlockMerge_Gradient YAML may name its own).
+
+    Takes native recipes (docs/recipes.md) and the files of BlockMerge_Gradient's YAML edition.
+    """
+    from blockmerge.recipes import load_recipe
+
+    loaded = load_recipe(recipe)
+    target = out or loaded.output
+    if target is None:
+        raise click.UsageError("give OUT: the recipe does not name one")
+    merge_into(loaded, target, **how)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@guarded
+def inspect(model: str, as_json: bool) -> None:
+    """Show MODEL: architecture, tensors in module order, dtypes, sizes, ties, vocabulary, and what is odd."""
+    import blockmerge
+
+    seen = blockmerge.inspect(model)
+    click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+
+
+def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, **how: Any) -> None:
+    """Plan and merge ``recipe``, showing progress unless ``quiet``."""
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.cli.warmup import warm_up
+
+    warm_up()
+    planned = blockmerge.plan(recipe)
+    if plot is not None:
+        blockmerge.draw(planned, plot)
+    if not quiet:
+        _remark(planned)
+    with Display(quiet=quiet) as show:
+        blockmerge.merge(planned, out, on_event=show, **how)
+
+
+def _remark(planned: Plan) -> None:
+    for kind, lines in (("warning", planned.warnings), ("note", planned.notes)):
+        for line in lines:
+            click.echo(f"{kind}: {line}", err=True)
+
+
+def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
+    import blockmerge
+
+    planned = blockmerge.plan(recipe)
+    if plot is not None:
+        blockmerge.draw(planned, plot)
+    click.echo(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))

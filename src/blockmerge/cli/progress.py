@@ -1,0 +1,94 @@
+"""Showing the events of a merge: a bar on a terminal, a line now and then elsewhere, nothing if asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import click
+
+from blockmerge.execution import Event, Finished, Progress, Publishing, Started
+from blockmerge.planning.explain import size_text
+
+__all__ = ["Display"]
+
+_LINE_EVERY = 5.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Display:
+    """A context that listens: ``with Display(quiet) as show: merge(..., on_event=show)``."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._total = 0
+        self._next_line = 0.0
+
+    def __enter__(self) -> Callable[[Event], None]:
+        return self._silent if self._quiet else self._show
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _silent(self, event: Event) -> None:
+        del event
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._total = event.bytes_to_write
+            if sys.stderr.isatty():
+                self._start_bar()
+        elif isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, Publishing):
+            if self._bar is not None:
+                self._bar.update(self._task, description="saving", completed=self._total)
+        elif isinstance(event, Finished):
+            if self._bar is not None:
+                self._bar.stop()
+            click.echo(summary(event))
+
+    def _start_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("merging", total=self._total)
+        self._bar.start()
+
+    def _progress(self, event: Progress) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=event.bytes_written)
+        elif event.seconds >= self._next_line + _LINE_EVERY:
+            self._next_line = event.seconds
+            click.echo(_line(event, self._total), err=True)
+
+
+def _line(event: Progress, total: int) -> str:
+    rate = event.bytes_written / event.seconds
+    left = (total - event.bytes_written) / rate if rate else float("inf")
+    done = f"{size_text(event.bytes_written)} of {size_text(total)}"
+    return f"merging: {done}, {size_text(int(rate))}/s, {left:.0f} s left"
+
+
+def summary(event: Finished) -> str:
+    """The last line of a merge."""
+    seconds = event.seconds_merging + event.seconds_publishing
+    rate = size_text(int(event.bytes_written / max(event.seconds_merging, 1e-9)))
+    text = f"{event.path}: {size_text(event.bytes_written)} merged in {seconds:.1f} s ({rate}/s)"
+    if event.nonfinite:
+        text += f"; {event.nonfinite} tensors hold values that are not finite"
+    return text

@@ -1,0 +1,90 @@
+"""Every error that Blockmerge raises on purpose.
+
+A message is one line: what is wrong, where (file, tensor, argument, line), and what to do about it.
+The class decides the exit code of the command line; scripts may rely on the codes.
+
+    BlockmergeError                 1   anything below, and nothing else
+    ├── RecipeError                 2   the request itself: arguments, gradient text, recipe files
+    ├── ModelError                  3   one input is unusable: missing, incomplete, quantised
+    │   └── FormatError             3   bytes that are not what their format promises
+    ├── MismatchError               4   the inputs do not fit each other
+    ├── NonFiniteError              5   NaN or infinity in an input or a result
+    ├── OutputError                 6   the result cannot be written there: exists, no room, no permission
+    └── Problems                    *   several of the above at once; the code of the first
+
+    Ctrl-C ends with 130 and SIGTERM with 143, as a shell expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "BlockmergeError",
+    "FormatError",
+    "MismatchError",
+    "ModelError",
+    "NonFiniteError",
+    "OutputError",
+    "Problems",
+    "RecipeError",
+    "raise_all",
+]
+
+
+class BlockmergeError(Exception):
+    """The root: catch this to catch everything that Blockmerge refuses."""
+
+    exit_code = 1
+
+
+class RecipeError(BlockmergeError):
+    """The request cannot be understood or contradicts itself."""
+
+    exit_code = 2
+
+
+class ModelError(BlockmergeError):
+    """A model cannot be used: folder missing, no weights, quantised, or not permitted."""
+
+    exit_code = 3
+
+
+class FormatError(ModelError):
+    """A file breaks its own format: truncated, corrupt or hostile."""
+
+
+class MismatchError(BlockmergeError):
+    """Models do not fit each other: shapes, tensors or architectures differ."""
+
+    exit_code = 4
+
+
+class NonFiniteError(BlockmergeError):
+    """A weight that is read or written is NaN or infinite."""
+
+    exit_code = 5
+
+
+class OutputError(BlockmergeError):
+    """The merged model cannot be written: it exists, there is no room, or no permission."""
+
+    exit_code = 6
+
+
+class Problems(BlockmergeError):
+    """Several errors found together; ``problems`` holds them in the order in which they were found."""
+
+    def __init__(self, problems: Sequence[BlockmergeError]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+        self.exit_code = self.problems[0].exit_code
+
+
+def raise_all(problems: Iterable[BlockmergeError]) -> None:
+    """Raise nothing, the one problem, or all of them as one :class:`Problems`."""
+    found = list(problems)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise Problems(found)

@@ -1,0 +1,57 @@
+"""What happens during a merge, as values. All are emitted from the thread that called ``merge``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Event", "Finished", "Progress", "Publishing", "Started", "TensorDone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Everything is checked; reading begins. Sizes in bytes."""
+
+    tensors: int
+    bytes_to_read: int
+    bytes_to_write: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Emitted some ten times a second. Sizes in bytes, time in seconds since :class:`Started`."""
+
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDone:
+    """One tensor is written. ``digest`` is explained in docs/format.md."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """All weights are written; they are now made durable and given their name."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The model is at ``path``. ``nonfinite`` counts tensors with NaN or infinity in them (if those were allowed)."""
+
+    path: Path
+    bytes_read: int
+    bytes_written: int
+    seconds_merging: float
+    seconds_publishing: float
+    nonfinite: int
+
+
+Event = Started | Progress | TensorDone | Publishing | Finished

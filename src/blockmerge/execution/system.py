@@ -1,0 +1,122 @@
+"""What differs between operating systems when writing, in one place. Every Linux extra has a plain fallback."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = [
+    "OutputFile",
+    "exchange",
+    "lock",
+    "raise_file_limit",
+    "sync_folder",
+]
+
+LINUX = sys.platform.startswith("linux")
+_WRITE, _WAIT_AROUND = 2, 1 | 2 | 4  # of sync_file_range(2)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+class OutputFile:
+    """A file of known size that threads write at positions."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._file: IO[bytes] = path.open("xb", buffering=0)
+        self._file.truncate(size)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all of ``data`` at ``offset``; thread-safe where the system has positional writes."""
+        while len(data):
+            count = self._write_some(data, offset)
+            data, offset = data[count:], offset + count
+
+    def _write_some(self, data: memoryview, offset: int) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._file.fileno(), data, offset)
+        self._file.seek(offset)  # the caller holds a lock there
+        return self._file.write(data)
+
+    def start_writeback(self, *, wait: bool) -> None:
+        """Ask the system to write dirty pages now, so that they never pile up; with ``wait``, until they are written.
+
+        This bounds memory and says nothing about durability: that is :meth:`sync`.
+        """
+        if LINUX:
+            flags = _WAIT_AROUND if wait else _WRITE
+            _libc().sync_file_range(self._file.fileno(), ctypes.c_int64(0), ctypes.c_int64(0), flags)
+
+    def sync(self) -> None:
+        """Make the contents durable. An error here is final: the kernel may have dropped the pages already."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable, where the system knows how."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
+    if not LINUX:
+        return False
+    try:
+        rename = _libc().renameat2
+    except AttributeError:
+        return False
+    return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Hold ``path`` (created if missing) against other processes; yields False if another one holds it."""
+    with path.open("ab") as file:
+        yield _locked(file)
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: large models come in hundreds of shards."""
+    if os.name != "posix":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,206 @@
+"""The output folder: built beside its place, published by one rename.
+
+``OUT.partial`` holds the unfinished model and a lock file. A model appears at OUT whole and durable, or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from blockmerge.errors import OutputError
+from blockmerge.execution import system
+from blockmerge.planning import CopiedFile, Plan, Row
+
+__all__ = ["PartialModel", "check_output"]
+
+_INDEX = "model.safetensors.index.json"
+_LOCK = "lock"
+_WINDOW = 64 << 20
+_WINDOWS_UNTIL_WAIT = 4
+"""Dirty pages of ours stay below some 256 MiB."""
+
+
+def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, lies in the way of an input, or does not fit; before anything is read.
+
+    Raises :class:`OutputError`.
+    """
+    target = _resolved(out)
+    for model in plan.inputs:
+        source = _resolved(model.location.folder)
+        if target == source or target in source.parents or source in target.parents:
+            raise OutputError(f"{out}: is, holds or lies inside the input {source}; choose another place")
+    if out.exists() or out.is_symlink():
+        _check_replaceable(out, overwrite=overwrite)
+    need = plan.bytes_to_write
+    room = shutil.disk_usage(_existing_parent(target)).free
+    if need > room:
+        raise OutputError(f"{out}: needs {need / 1e9:.2f} GB, the disk has {room / 1e9:.2f} GB free; make room")
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: is no usable path: {error}") from error
+
+
+def _check_replaceable(out: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputError(f"{out}: exists already; give another name, or --overwrite to replace it")
+    if not out.is_dir() or out.is_symlink():
+        raise OutputError(f"{out}: is not a folder; --overwrite replaces model folders only")
+    if any(out.iterdir()) and not (out / "config.json").is_file():
+        raise OutputError(f"{out}: holds something other than a model; --overwrite will not delete that")
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.exists())
+
+
+@contextmanager
+def _told(where: Path) -> Iterator[None]:
+    """Turn what the system says while writing into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{where}: the disk is full; make room and start again") from error
+        raise OutputError(f"{where}: cannot be written: {error.strerror or error}") from error
+
+
+class PartialModel:
+    """An output folder in the making. Use as a context: leaving it without :meth:`publish` discards what was written."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self._plan, self._out = plan, _resolved(out)
+        self._folder = self._out.with_name(self._out.name + ".partial")
+        self._files: list[system.OutputFile] = []
+        self._dirty = 0
+        self._windows = 0
+        self._guard = threading.Lock()
+        self._published = False
+
+    @contextmanager
+    def open(self) -> Iterator[PartialModel]:
+        """Create the folder and its shards at full size; discard them on the way out unless published."""
+        with _told(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = system.lock(self._folder / _LOCK)
+        with lock as held:
+            if not held:
+                raise OutputError(f"{self._out}: another merge is writing it at this moment; wait for that one")
+            try:
+                self._clear()
+                with _told(self._folder):
+                    self._create_shards()
+                yield self
+            finally:
+                for file in self._files:
+                    file.close()
+                if not self._published:
+                    shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Remove what an interrupted merge left here."""
+        for path in self._folder.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _create_shards(self) -> None:
+        for shard in self._plan.shards:
+            file = system.OutputFile(self._folder / shard.name, shard.size)
+            self._files.append(file)
+            file.write(memoryview(shard.header), 0)
+
+    def write(self, row: Row, first_byte: int, data: memoryview) -> None:
+        """Put ``data`` into the tensor of ``row``, from its byte ``first_byte``. Safe from several threads."""
+        file = self._files[row.shard]
+        try:
+            if os.name == "posix":
+                file.write(data, row.offset + first_byte)
+            else:
+                with self._guard:
+                    file.write(data, row.offset + first_byte)
+        except OSError as error:
+            with _told(self._folder / self._plan.shards[row.shard].name):
+                raise error
+        self._bound_dirty_pages(file, len(data))
+
+    def _bound_dirty_pages(self, file: system.OutputFile, count: int) -> None:
+        with self._guard:
+            self._dirty += count
+            if self._dirty < _WINDOW:
+                return
+            self._dirty = 0
+            self._windows += 1
+            wait = self._windows % _WINDOWS_UNTIL_WAIT == 0
+        file.start_writeback(wait=wait)
+
+    def publish(self, extra: Iterable[CopiedFile], folder: Path | None) -> Path:
+        """Make everything durable and give the folder its name.
+
+        ``extra`` are the small files besides the shards; those without content are copied from ``folder``. The index
+        and config.json come last, so that an unfinished folder never loads.
+        """
+        with _told(self._folder):
+            for file in self._files:
+                file.sync()
+                file.close()
+            for entry in sorted(extra, key=lambda entry: entry.name == "config.json"):
+                self._put(entry, folder)
+            system.sync_folder(self._folder)
+            (self._folder / _LOCK).unlink()
+            self._rename()
+        self._published = True
+        return self._out
+
+    def _put(self, entry: CopiedFile, folder: Path | None) -> None:
+        content = entry.content
+        if content is None:
+            assert folder is not None
+            content = (folder / entry.name).read_bytes()
+        path = self._folder / entry.name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _rename(self) -> None:
+        replaced: Path | None = None
+        if not self._out.exists():
+            self._folder.rename(self._out)
+        elif system.exchange(self._folder, self._out):
+            replaced = self._folder
+        else:
+            replaced = self._out.with_name(self._out.name + ".replaced")
+            self._out.rename(replaced)
+            self._folder.rename(self._out)
+        system.sync_folder(self._out.parent)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def index_file(plan: Plan) -> list[CopiedFile]:
+    """The index of a sharded model, as the Hub writes it; none for a single file."""
+    if len(plan.shards) == 1:
+        return []
+    rows: Sequence[Row] = plan.rows
+    index: dict[str, Any] = {
+        "metadata": {
+            "total_parameters": sum(row.elements for row in rows),
+            "total_size": sum(row.nbytes for row in rows),
+        },
+        "weight_map": {row.name: plan.shards[row.shard].name for row in sorted(rows, key=lambda row: row.name)},
+    }
+    content = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
+    return [CopiedFile(_INDEX, len(content), content)]

@@ -1,0 +1,145 @@
+"""What can be done to a tile: plain numbers in a plan, and the kernels that they choose.
+
+An operation is data until :meth:`Operation.bind` gives the function that runs it, so a plan can be printed, hashed and
+sent elsewhere without numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockmerge.dtypes import BF16, F16, F32, F64, DType
+
+__all__ = ["Copy", "Lerp", "Operation", "Original", "Run"]
+
+Array = NDArray[Any]
+Run = Callable[[Sequence[Array], Array], bool]
+"""Takes one array of encoded elements per operand and the array to fill; says whether a value was not finite."""
+
+
+class Operation(Protocol):
+    """One way to compute a tile from its operands.
+
+    ``strict``: a value that is not finite is an error, unless the person allows it.
+    """
+
+    strict: ClassVar[bool]
+
+    def numbers(self) -> dict[str, Any]:
+        """The operation in plain values: what the plan prints and the digest covers."""
+        ...
+
+    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+        """The function for operands and a result of these formats. Imports the kernels."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The operand, converted if the result has another format; integers and the like are copied as bytes."""
+
+    strict: ClassVar[bool] = True
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {"kind": "copy"}
+
+    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+        """Convert, or copy and look for values that are not finite."""
+        from blockmerge import kernels
+
+        (dtype,) = dtypes
+        if dtype != out:
+            return lambda operands, result: kernels.convert(operands[0], result)
+
+        def copy(operands: Sequence[Array], result: Array) -> bool:
+            result[:] = operands[0]
+            return dtype in _BLENDABLE and kernels.nonfinite(result)
+
+        return copy
+
+
+@dataclass(frozen=True, slots=True)
+class Lerp:
+    """``(1 - ratio) a + ratio b``: in float32 steps and rounded once; in float64 for float32 results or float64 inputs."""
+
+    strict: ClassVar[bool] = True
+
+    ratio: float
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {"kind": "lerp", "ratio": self.ratio}
+
+    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+        """The narrow kernel where float32 holds everything, else the wide one."""
+        from blockmerge import kernels
+
+        if out == F32 or F64 in dtypes:
+            w, v = self.ratio, 1.0 - self.ratio
+            return lambda operands, result: kernels.lerp_wide(operands[0], operands[1], result, w, v)
+        near, rest = np.float32(self.ratio), np.float32(1.0 - self.ratio)
+        return lambda operands, result: kernels.lerp(operands[0], operands[1], result, near, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The original's blends, one after the other: ``a = (1 - ratio) a + ratio b`` for each step.
+
+    A step is the ratio and the number of the operand that is ``b`` (1, or 2 if a tied tensor has two partners).
+    ``load`` are the formats that transformers loads the two models in, ``work`` those they are blended in. Values that
+    are not finite pass, as they do there.
+    """
+
+    strict: ClassVar[bool] = False
+
+    steps: tuple[tuple[float, int], ...]
+    load: tuple[DType, DType]
+    work: tuple[DType, DType]
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {
+            "kind": "original",
+            "steps": [list(step) for step in self.steps],
+            "load": [dtype.name for dtype in self.load],
+            "work": [dtype.name for dtype in self.work],
+        }
+
+    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+        """Chain one kernel call per step, through a scratch tile in the format of model 1."""
+        from blockmerge import kernels
+
+        if not self.steps:
+            return lambda operands, result: kernels.cast(operands[0], result, _type(self.load[0]))
+        (load_a, load_b), (work_a, work_b) = map(_types, (self.load, self.work))
+        work_sum = _type(self.work[0] if self.work[0] == self.work[1] else F32)
+        steps = [(np.float32(1 - ratio), np.float32(ratio), operand) for ratio, operand in self.steps]
+
+        def blend(operands: Sequence[Array], result: Array) -> bool:
+            a, loaded, bad = operands[0], load_a, False
+            for k, (share_a, share_b, operand) in enumerate(steps):
+                b, last = operands[operand], k == len(steps) - 1
+                target = result if last else np.empty(result.size, self.work[0].storage)
+                bad = kernels.original(a, b, target, loaded, load_b, work_a, work_b, work_sum, share_a, share_b)
+                a, loaded = target, work_a
+            return bad
+
+        return blend
+
+
+_BLENDABLE = (BF16, F16, F32, F64)
+
+
+def _type(dtype: DType) -> Any:
+    """A scalar that tells a kernel the format by its type."""
+    return np.dtype(dtype.storage).type(0)
+
+
+def _types(dtypes: tuple[DType, DType]) -> tuple[Any, Any]:
+    return _type(dtypes[0]), _type(dtypes[1])

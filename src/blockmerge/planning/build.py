@@ -1,0 +1,197 @@
+"""From a recipe and opened inputs to a plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blockmerge import dtypes
+from blockmerge.architectures import block_of, layer_of
+from blockmerge.dtypes import F16, DType
+from blockmerge.errors import BlockmergeError, RecipeError, raise_all
+from blockmerge.methods import Copy, Lerp, Operation, Original
+from blockmerge.planning import checks
+from blockmerge.planning.layout import lay_out
+from blockmerge.planning.pairing import Step, Target, pair, shape_summary
+from blockmerge.planning.plan import CopiedFile, InputModel, Piece, Plan, Read, Row
+from blockmerge.recipes import Arithmetic, Recipe
+from blockmerge.sources import Source
+
+__all__ = ["make_plan"]
+
+_COPIED = (
+    "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tekken.json", "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+_COPIED_PATTERNS = ("*.tiktoken", "chat_templates/*.jinja", "additional_chat_templates/*.jinja")
+
+
+def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[Source]) -> Plan:
+    """Plan the merge of two opened models; reads headers, configs and nothing else.
+
+    Raises :class:`RecipeError`, :class:`ModelError` or :class:`MismatchError`, or several as ``Problems``.
+    """
+    first, second = sources
+    problems: list[BlockmergeError] = [*checks.unusable(first), *checks.unusable(second)]
+    problems += checks.incompatible(first, second)
+    raise_all(problems)
+    pairing = pair(recipe, first, second)
+    raise_all(shape_summary(pairing, first, second))
+    default = _main_dtype(first)
+    make = _Rows(recipe, (first, second), default)
+    rows, shards = lay_out([make.row(target) for target in pairing.targets], recipe.max_shard_size)
+    written = F16 if recipe.arithmetic is not Arithmetic.EXACT else dtypes.by_name(recipe.dtype or "") or default
+    config = _config_file(first, written, untied=bool(pairing.untied), changed=written != default)
+    files, file_notes = _files(first)
+    return Plan(
+        recipe=recipe,
+        inputs=tuple(inputs),
+        architecture=checks.architecture(first),
+        order=pairing.order,
+        rows=rows,
+        shards=shards,
+        files=(config, *files),
+        dtype=written,
+        warnings=(*pairing.warnings, *checks.differences(first, second)),
+        notes=(*pairing.notes, *make.notes, *file_notes),
+    )
+
+
+def _main_dtype(source: Source) -> DType:
+    """The floating dtype that most bytes of a model are stored in."""
+    sizes: dict[DType, int] = {}
+    for spec in source.specs.values():
+        if spec.dtype.floating:
+            sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.nbytes
+    return max(sizes, key=lambda dtype: (sizes[dtype], dtype.code), default=dtypes.F32)
+
+
+class _Rows:
+    """Turns targets into rows under one recipe; collects ``notes`` on the way."""
+
+    def __init__(self, recipe: Recipe, sources: tuple[Source, Source], default: DType) -> None:
+        self.recipe, self.sources, self.default = recipe, sources, default
+        self.notes: list[str] = []
+        loads = [_load_dtype(source) for source in sources]
+        self.load = (loads[0], loads[1])
+        stored = {spec.dtype for source in sources for spec in source.specs.values()}
+        if recipe.arithmetic is not Arithmetic.EXACT and dtypes.F64 in {*loads, *stored}:
+            raise RecipeError("arithmetic: the original's is not defined for float64 models; use --arithmetic exact")
+
+    def row(self, target: Target) -> Row:
+        """The row of one target, without its place in a shard."""
+        dtype = self._dtype(target.base)
+        return Row(
+            name=target.name,
+            dtype=dtype,
+            shape=target.base.shape,
+            pieces=tuple(self._pieces(target, dtype)),
+            ratio=target.ratio,
+            position=target.position,
+            layer=layer_of(target.name),
+            block=block_of(target.name),
+        )
+
+    def _dtype(self, base: Any) -> DType:
+        if not checks.blendable(base.dtype):
+            return base.dtype
+        if self.recipe.arithmetic is not Arithmetic.EXACT:
+            return F16
+        chosen = dtypes.by_name(self.recipe.dtype or "") or base.dtype
+        return dtypes.F32 if chosen == dtypes.F64 else chosen
+
+    def _pieces(self, target: Target, dtype: DType) -> list[Piece]:
+        base = Read(0, target.base.name, target.base.dtype)
+        total = target.base.elements
+        if not target.steps or not checks.blendable(target.base.dtype):
+            kept = self._kept() if checks.blendable(target.base.dtype) else Copy()
+            return [Piece(0, total, (base,), kept)] if total else []
+        blended = total if target.common is None else target.common * (total // max(target.base.shape[0], 1))
+        reads, operation = self._blend(base, target.steps)
+        pieces = [Piece(0, blended, reads, operation)] if blended else []
+        if blended < total:
+            pieces.append(Piece(blended, total - blended, (base,), self._kept()))
+        return pieces
+
+    def _kept(self) -> Operation:
+        """What happens to elements that are model 1's alone; the original halves them like all others."""
+        if self.recipe.arithmetic is Arithmetic.EXACT:
+            return Copy()
+        return Original(steps=(), load=self.load, work=self.load)
+
+    def _blend(self, base: Read, steps: Sequence[Step]) -> tuple[tuple[Read, ...], Operation]:
+        partners = list(dict.fromkeys(step.partner for step in steps))
+        others = tuple(Read(1, partner.name, partner.dtype) for partner in partners)
+        if self.recipe.arithmetic is not Arithmetic.EXACT:
+            halves = self.recipe.arithmetic is Arithmetic.ORIGINAL
+            return (base, *others), Original(
+                steps=tuple((step.ratio, 1 + partners.index(step.partner)) for step in steps),
+                load=self.load,
+                work=(F16, F16) if halves else self.load,
+            )
+        (ratio,) = {_compound(steps)}
+        if ratio == 0.0:
+            return (base,), Copy()
+        if ratio == 1.0:
+            return others, Copy()
+        return (base, *others), Lerp(ratio)
+
+
+def _compound(steps: Sequence[Step]) -> float:
+    """The ratio that one blend needs to do what ``steps`` do in turn."""
+    if len(steps) == 1:
+        return steps[0].ratio
+    kept = 1.0
+    for step in steps:
+        kept *= 1.0 - step.ratio
+    return 1.0 - kept
+
+
+def _load_dtype(source: Source) -> DType:
+    """The dtype in which transformers loads a model: the config's, else that of most weights."""
+    named = source.config.get("dtype", source.config.get("torch_dtype"))
+    dtype = dtypes.by_name(named) if isinstance(named, str) else None
+    return dtype if dtype is not None and checks.blendable(dtype) else _main_dtype(source)
+
+
+def _config_file(source: Source, dtype: DType, *, untied: bool, changed: bool) -> CopiedFile:
+    """config.json of model 1: its own bytes where nothing changes."""
+    config: dict[str, Any] = json.loads(json.dumps(dict(source.config)))
+    named = config.get("dtype", config.get("torch_dtype"))
+    if changed or named != dtype.name:
+        _set_dtype(config, dtype)
+    if untied:
+        config["tie_word_embeddings"] = False
+    if config == dict(source.config) and source.folder is not None:
+        path = source.folder / "config.json"
+        return CopiedFile("config.json", path.stat().st_size)
+    content = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    return CopiedFile("config.json", len(content), content)
+
+
+def _set_dtype(config: dict[str, Any], dtype: DType) -> None:
+    """Under the key that is there; transformers reads both, older tools only ``torch_dtype``."""
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
+    config.update(dict.fromkeys(keys, dtype.name))
+    for part in config.values():
+        if isinstance(part, Mapping) and ("dtype" in part or "torch_dtype" in part):
+            _set_dtype(part, dtype)  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
+
+
+def _files(source: Source) -> tuple[list[CopiedFile], list[str]]:
+    """The small files that belong to model 1, and what is said about those left behind."""
+    if source.folder is None:
+        return [], []
+    folder: Path = source.folder
+    names = [name for name in _COPIED if (folder / name).is_file()]
+    names += sorted(
+        path.relative_to(folder).as_posix() for pattern in _COPIED_PATTERNS for path in folder.glob(pattern) if path.is_file()
+    )
+    code = sorted(path.name for path in folder.glob("*.py"))
+    notes = [f"not copied, because it is code: {checks.listed(code)}"] if code else []
+    if not any(name.startswith(("tokenizer", "vocab", "spiece", "tekken")) for name in names):
+        notes.append(f"{source.label} has no tokenizer files; the merged model will have none")
+    return [CopiedFile(name, (folder / name).stat().st_size) for name in names], notes

@@ -1,0 +1,153 @@
+"""Whether two models can be blended at all, and what about them differs in meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from blockmerge import dtypes
+from blockmerge.errors import BlockmergeError, MismatchError, ModelError
+from blockmerge.sources import Source
+
+__all__ = ["architecture", "differences", "explain_sizes", "incompatible", "listed", "unusable"]
+
+_QUANTISED_SUFFIXES: Final = (
+    ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales", ".weight_packed",
+)  # fmt: skip
+_IGNORED_KEYS: Final = {
+    "_name_or_path", "_attn_implementation_autoset", "architectures", "dtype", "model_type", "tie_word_embeddings",
+    "torch_dtype", "transformers_version", "use_cache", "vocab_size",
+}  # fmt: skip
+"""Differences in these say nothing, or are handled where they matter."""
+_SIZES: Final = {
+    "hidden_size": "width", "n_embd": "width", "num_hidden_layers": "layers", "n_layer": "layers",
+    "intermediate_size": "MLP width", "num_attention_heads": "heads", "num_key_value_heads": "key-value heads",
+    "num_local_experts": "experts", "num_experts": "experts",
+}  # fmt: skip
+_NEVER: Final = object()
+
+
+def architecture(source: Source) -> str:
+    """The class name in config.json, or its model_type, or ``unknown``."""
+    named: object = source.config.get("architectures")
+    if isinstance(named, list) and named and isinstance(named[0], str):
+        return named[0]
+    return str(source.config.get("model_type", "unknown"))
+
+
+def unusable(source: Source) -> Iterator[BlockmergeError]:
+    """Why ``source`` alone cannot be merged: quantised, or in a format that no blend reads."""
+    if reason := _quantisation(source):
+        yield ModelError(
+            f"{source.label}: is quantised ({reason}); blending its codes would give garbage. "
+            "Use the unquantised checkpoint, or load it with transformers, dequantise and save"
+        )
+        return
+    packed = [spec for spec in source.specs.values() if spec.dtype.floating and spec.dtype.bits < 16]
+    if packed:
+        yield ModelError(f"{source.label}: {packed[0].name} is {packed[0].dtype}; blends read 16, 32 and 64 bits")
+
+
+def _quantisation(source: Source) -> str | None:
+    settings: object = source.config.get("quantization_config")
+    if isinstance(settings, Mapping):
+        return f"config.json says {settings.get('quant_method', 'so')}"  # pyright: ignore[reportUnknownMemberType]
+    marked = next((name for name in source.specs if name.endswith(_QUANTISED_SUFFIXES)), None)
+    return f"it holds {marked}" if marked else None
+
+
+def incompatible(first: Source, second: Source) -> Iterator[BlockmergeError]:
+    """Why the two do not go together as architectures."""
+    one, two = architecture(first), architecture(second)
+    if one != two:
+        yield MismatchError(
+            f"{first.label} is a {one}, {second.label} a {two}; only finetunes of one architecture can be blended"
+        )
+
+
+def explain_sizes(first: Source, second: Source) -> str:
+    """The nearest explanation for shapes that differ: which sizes in the configs do."""
+    found = [
+        f"{first.config[key]} {word} against {second.config[key]}"
+        for key, word in _SIZES.items()
+        if key in first.config and key in second.config and first.config[key] != second.config[key]
+    ]
+    if found:
+        return f"{second.label} is another size of the family: " + ", ".join(found)
+    return "the configs agree in size, so one checkpoint does not match its own config"
+
+
+def differences(first: Source, second: Source) -> Iterator[str]:
+    """Settings that differ and change what a model does, a line each. Model 1's stand."""
+    one, two = _flat(first.config), _flat(second.config)
+    for key in sorted(one.keys() | two.keys()):
+        a, b = one.get(key, _NEVER), two.get(key, _NEVER)
+        if key.rpartition(".")[2] in _IGNORED_KEYS or a == b or _NEVER in (a, b) and (a or b) is None:
+            continue
+        yield f"config: {key} is {_shown(a)} in {first.label}, {_shown(b)} in {second.label}; model 1's stands"
+    yield from _tokenizer_differences(first, second)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The config as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and len(prefix) < 100:
+            found |= _flat(value, f"{prefix}{key}.")  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _shown(value: object) -> str:
+    if value is _NEVER:
+        return "absent"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _tokenizer_differences(first: Source, second: Source) -> Iterator[str]:
+    if first.folder is None or second.folder is None:
+        return
+    for names, what in (
+        (("tokenizer.json", "tokenizer.model", "vocab.json"), "tokenizers differ; rows are blended by their number"),
+        (("chat_template.jinja",), "chat templates differ"),
+        (("special_tokens_map.json",), "special tokens differ"),
+    ):
+        name = next((name for name in names if (first.folder / name).is_file()), None)
+        if name and _digest(first.folder / name) != _digest(second.folder / name):
+            yield f"{name}: the {what}; model 1's stands"
+    if (one := _inline_template(first.folder)) != (two := _inline_template(second.folder)) and None not in (one, two):
+        yield "tokenizer_config.json: the chat templates differ; model 1's stands"
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _inline_template(folder: Path) -> object:
+    from blockmerge.formats.jsonfile import read_object
+
+    path = folder / "tokenizer_config.json"
+    try:
+        return read_object(path).get("chat_template") if path.is_file() else None
+    except ModelError:
+        return None
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """The first few of ``names`` and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def blendable(dtype: dtypes.DType) -> bool:
+    """Whether a blend can read it; everything else is copied from model 1."""
+    return dtype in (*dtypes.OUTPUT_DTYPES, dtypes.F64)

@@ -1,0 +1,138 @@
+"""Plans and models as plain text, for terminals, logs and golden files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from blockmerge.architectures import Block
+
+if TYPE_CHECKING:
+    from blockmerge.planning.inspection import Inspection
+    from blockmerge.planning.plan import Plan, Row
+
+__all__ = ["gradient_chart", "inspection_text", "plan_summary", "plan_text", "size_text"]
+
+_GLYPHS = {
+    Block.EMBEDDINGS: "e",
+    Block.ATTENTION: "a",
+    Block.MLP: "m",
+    Block.NORMS: "n",
+    Block.HEAD: "h",
+    Block.OTHER: "o",
+}
+_BLANK = " "
+
+
+def size_text(count: int) -> str:
+    """Bytes for people, in decimal units."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def plan_text(plan: Plan) -> str:
+    """The whole plan: what goes in, the gradient, what is odd, every tensor."""
+    return "\n".join([plan_summary(plan), "", tensor_table(plan)])
+
+
+def plan_summary(plan: Plan) -> str:
+    """The plan without its tensors."""
+    shards = f"{len(plan.shards)} shard{'s' if len(plan.shards) > 1 else ''}"
+    order = "module order" if plan.order == "table" else "natural order of names"
+    lines = [
+        *(f"model {number}:   {model.published}" for number, model in enumerate(plan.inputs, start=1)),
+        f"architecture: {plan.architecture}, {len(plan.rows)} tensors in {order}",
+        f"gradient:  by {plan.recipe.by.value}, arithmetic {plan.recipe.arithmetic.value}, stored as {plan.dtype}",
+        f"read:      {size_text(plan.bytes_to_read)}",
+        f"write:     {size_text(plan.bytes_to_write)} in {shards}, {len(plan.files)} files besides",
+        f"memory:    some {size_text(memory_estimate())}, whatever the size of the models",
+        "",
+        gradient_chart(plan),
+        *_remarks("warning", plan.warnings),
+        *_remarks("note", plan.notes),
+    ]
+    return "\n".join(lines)
+
+
+def memory_estimate() -> int:
+    """Bytes of peak memory: interpreter and libraries, and some buffers for each thread."""
+    return 250_000_000
+
+
+def _remarks(kind: str, lines: Iterable[str]) -> list[str]:
+    return [f"{kind}: {line}" for line in lines]
+
+
+def gradient_chart(plan: Plan, width: int = 72, height: int = 11) -> str:
+    """Model 2's share along the model, a glyph for each block; columns hold neighbouring tensors."""
+    rows = list(plan.curve_rows())
+    shown = [row for row in rows if row.ratio is not None]
+    if not shown:
+        return "no tensor is blended: the result is model 1"
+    low, high = (extreme([row.ratio or 0.0 for row in shown] + [bound]) for extreme, bound in ((min, 0.0), (max, 1.0)))
+    width = min(width, len(rows))
+    grid = [[_BLANK] * width for _ in range(height)]
+    for row in shown:
+        column = (row.position or 0) * width // len(rows)
+        level = round(((row.ratio or 0.0) - low) / (high - low) * (height - 1))
+        grid[height - 1 - level][column] = _GLYPHS[row.block]
+    lines = [
+        f"{low + (high - low) * (height - 1 - number) / (height - 1):6.0%} |{''.join(line).rstrip()}"
+        for number, line in enumerate(grid)
+    ]
+    present = [block for block in _GLYPHS if any(row.block is block for row in shown)]
+    legend = "  ".join(f"{_GLYPHS[block]} {block.value}" for block in present)
+    return "\n".join(["share of model 2", *lines, " " * 7 + "+" + "-" * width, " " * 8 + legend])
+
+
+def tensor_table(plan: Plan) -> str:
+    """One line per tensor: position, share of model 2, bytes, name."""
+    lines = [" pos  share    dtype      read       write      tensor"]
+    for row in plan.rows:
+        position = "   -" if row.position is None else f"{row.position:4d}"
+        share = "   -   " if row.ratio is None else f"{row.ratio:7.4f}"
+        sizes = f"{size_text(row.read_bytes):>9}  {size_text(row.nbytes):>9}"
+        lines.append(f"{position} {share}  {row.dtype.name:<9} {sizes}  {row.name} {_shape(row.shape)}{_origin(row)}")
+    return "\n".join(lines)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def _origin(row: Row) -> str:
+    """How a row is computed, where that is not a plain blend of equal names."""
+    models = {read.model for piece in row.pieces for read in piece.reads}
+    if models == {0}:
+        return "  (model 1)"
+    if models == {1}:
+        return "  (model 2)"
+    names = {read.name for piece in row.pieces for read in piece.reads} - {row.name}
+    return f"  (from {', '.join(sorted(names))})" if names else ""
+
+
+def inspection_text(model: Inspection) -> str:
+    """A model at a glance, then its tensors in order."""
+    total = sum(spec.nbytes for spec in model.tensors)
+    order = "module order" if model.order == "table" else "natural order of names"
+    lines = [
+        f"model:        {model.label}",
+        f"architecture: {model.architecture}, {model.layers} layers, {len(model.tensors)} tensors in {order}",
+        f"parameters:   {model.parameters:,} ({size_text(total)})",
+        "dtypes:       " + ", ".join(f"{name} {size_text(size)}" for name, size in model.dtypes.items()),
+        "blocks:       " + ", ".join(f"{block.value} {size_text(size)}" for block, size in model.blocks.items()),
+        "ties:         " + (", ".join(f"{one} = {other}" for one, other in model.ties.items()) or "none"),
+        "vocabulary:   " + (", ".join(f"{name} {rows} rows" for name, rows in model.vocabulary.items()) or "none"),
+        *_remarks("odd", model.odd),
+        "",
+        " pos  dtype           size  tensor",
+    ]
+    for position, spec in enumerate(model.tensors):
+        lines.append(
+            f"{position:4d}  {spec.dtype.name:<9} {size_text(spec.nbytes):>10}  {spec.name} {_shape(spec.shape)}"
+        )
+    return "\n".join(lines)

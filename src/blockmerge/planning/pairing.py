@@ -1,0 +1,224 @@
+"""Which tensor of model 2 belongs to which of model 1, and with which ratios: ties, vocabularies, missing tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from blockmerge.architectures import Order, module_order, vocabulary_tensors
+from blockmerge.errors import BlockmergeError, MismatchError, RecipeError
+from blockmerge.planning.checks import explain_sizes, listed
+from blockmerge.planning.gradients import ratios, selected
+from blockmerge.recipes import Arithmetic, OnMissing, Recipe
+from blockmerge.sources import Source
+from blockmerge.tensors import TensorSpec
+
+__all__ = ["Pairing", "Step", "Target", "pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One blend of a target: model 2's share and the tensor of model 2 that it is taken from."""
+
+    ratio: float
+    partner: TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One output tensor: model 1's tensor ``base``, blended with ``steps`` in turn over ``common`` leading rows.
+
+    ``common`` is None where the shapes agree. ``ratio`` is the share shown to people, None if nothing is blended.
+    """
+
+    name: str
+    base: TensorSpec
+    position: int | None = None
+    steps: tuple[Step, ...] = ()
+    common: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """What is model 2's in the end: steps compound."""
+        if not self.steps:
+            return None
+        kept = 1.0
+        for step in self.steps:
+            kept *= 1.0 - step.ratio
+        return self.steps[0].ratio if len(self.steps) == 1 else 1.0 - kept
+
+
+@dataclass
+class Pairing:
+    """What :func:`pair` found: targets in module order, and what to say."""
+
+    targets: list[Target] = field(default_factory=list[Target])
+    problems: list[BlockmergeError] = field(default_factory=list[BlockmergeError])
+    notes: list[str] = field(default_factory=list[str])
+    warnings: list[str] = field(default_factory=list[str])
+    order: str = "table"
+    untied: tuple[str, ...] = ()
+
+
+def pair(recipe: Recipe, first: Source, second: Source) -> Pairing:
+    """Decide for each tensor of ``first`` what it is blended with."""
+    return _Pairer(recipe, first, second).run()
+
+
+class _Pairer:
+    def __init__(self, recipe: Recipe, first: Source, second: Source) -> None:
+        self.recipe, self.first, self.second = recipe, first, second
+        self.orders: tuple[Order, Order] = (
+            module_order(first.config, first.specs),
+            module_order(second.config, second.specs),
+        )
+        self.vocabulary = set(vocabulary_tensors(self.orders[0].names))
+        if recipe.arithmetic is not Arithmetic.EXACT:
+            self.vocabulary &= {"model.embed_tokens.weight", "lm_head.weight"}
+        self.found = Pairing(order=self.orders[0].source)
+
+    def run(self) -> Pairing:
+        order = self.orders[0]
+        self.found.notes += order.notes
+        shares = self._shares()
+        self._check_missing(shares)
+        positions = {name: k for k, name in enumerate(order.names)}
+        untied: list[str] = []
+        for name in order.names:
+            if name in order.tied:
+                continue
+            aliases = [alias for alias, stored in order.tied.items() if stored == name]
+            group = sorted([name, *aliases], key=positions.__getitem__)
+            if self._comes_apart(group):
+                untied += aliases
+                self._add_each(group, name, shares, positions)
+            else:
+                self._add(name, name, self._steps(group, shares), positions[name], group)
+        for name in order.ignored:
+            if name in self.first.specs:
+                self.found.targets.append(Target(name, self.first.specs[name]))
+        self.found.untied = tuple(untied)
+        self._sort(positions)
+        return self.found
+
+    def _sort(self, positions: dict[str, int]) -> None:
+        last = len(positions)
+        self.found.targets.sort(key=lambda target: positions.get(target.name, last))
+
+    def _shares(self) -> list[dict[str, float]]:
+        """For each curve, the ratio of each tensor that it covers."""
+        names: Sequence[str] = self.orders[0].names
+        free = list(names)
+        shares: list[dict[str, float]] = []
+        for curve in self.recipe.curves:
+            covered = selected(curve.selection, names if self.recipe.overlapping else free)
+            if not covered:
+                self._nothing_covered(curve.origin)
+            shares.append(dict(zip(covered, ratios(curve.values, covered, self.recipe.by), strict=True)))
+            taken = set(covered)
+            free = [name for name in free if name not in taken]
+            if len(curve.values) - 1 > len(covered) > 0 and self.recipe.by == "tensor":
+                self.found.warnings.append(
+                    f"{curve.origin}: {len(curve.values)} values for {len(covered)} tensors; each gets the last value"
+                )
+        return shares
+
+    def _nothing_covered(self, origin: str) -> None:
+        message = f"{origin}: selects none of the {len(self.orders[0].names)} tensors; `blockmerge inspect` lists them"
+        if self.recipe.arithmetic is Arithmetic.EXACT:
+            self.found.problems.append(RecipeError(message))
+        else:  # the original goes on in silence
+            self.found.warnings.append(message)
+
+    def _partner(self, name: str) -> TensorSpec | None:
+        """Model 2's tensor under ``name``, through its ties if it does not store it."""
+        specs, order = self.second.specs, self.orders[1]
+        return specs.get(name) or specs.get(order.tied.get(name, ""))
+
+    def _comes_apart(self, group: Sequence[str]) -> bool:
+        """Whether model 1 ties what model 2 keeps apart; an exact merge then writes both."""
+        partners = {partner.name for name in group if (partner := self._partner(name))}
+        return len(partners) > 1 and self.recipe.arithmetic is Arithmetic.EXACT
+
+    def _add_each(
+        self, group: Sequence[str], stored: str, shares: list[dict[str, float]], positions: dict[str, int]
+    ) -> None:
+        self.found.notes.append(
+            f"{' and '.join(group)} are one tensor in {self.first.label} and two in {self.second.label}: "
+            "both are written, and config.json says so"
+        )
+        for name in group:
+            self._add(name, stored, self._steps([name], shares), positions[name], [name])
+
+    def _steps(self, group: Sequence[str], shares: list[dict[str, float]]) -> tuple[Step, ...]:
+        """One step per curve that covers a name of ``group``; of several names the last one's ratio stands."""
+        steps: list[Step] = []
+        for share in shares:
+            covering = [name for name in group if name in share]
+            partner = self._partner(covering[-1]) if covering else None
+            if partner is not None:
+                steps.append(Step(share[covering[-1]], partner))
+        return tuple(steps)
+
+    def _add(
+        self, name: str, stored: str, steps: tuple[Step, ...], position: int, group: Sequence[str]
+    ) -> None:
+        base = self.first.specs[stored]
+        common: int | None = None
+        for partner in dict.fromkeys(step.partner for step in steps):
+            if partner.shape == base.shape:
+                continue
+            if self.vocabulary.isdisjoint(group) or partner.shape[1:] != base.shape[1:] or not base.shape:
+                self._shape_problem(base, partner)
+                return
+            common = min(base.shape[0], partner.shape[0])
+            self._vocabulary_note(base, partner)
+        self.found.targets.append(Target(name, base, position, steps, common))
+
+    def _shape_problem(self, base: TensorSpec, partner: TensorSpec) -> None:
+        self.found.problems.append(
+            MismatchError(
+                f"{base.name}: {list(base.shape)} in {self.first.label}, {list(partner.shape)} in {self.second.label}"
+            )
+        )
+
+    def _vocabulary_note(self, base: TensorSpec, partner: TensorSpec) -> None:
+        mine, other = base.shape[0], partner.shape[0]
+        done = (
+            f"model 1's last {mine - other} rows are kept as they are"
+            if mine > other
+            else f"model 2's last {other - mine} rows are left out"
+        )
+        self.found.notes.append(f"{base.name}: {mine} rows in {self.first.label}, {other} in {self.second.label}; {done}")
+
+    def _check_missing(self, shares: list[dict[str, float]]) -> None:
+        covered = {name for share in shares for name in share}
+        only_first = [name for name in self.orders[0].names if self._partner(name) is None]
+        needed = [name for name in only_first if name in covered]
+        known = set(self.orders[0].names) | set(self.orders[0].ignored) | set(self.orders[1].ignored)
+        only_second = [name for name in self.second.specs if name not in known]
+        keep = self.recipe.on_missing is OnMissing.KEEP
+        for names, owner, other, what in (
+            (only_first, self.first, self.second, "kept as they are"),
+            (only_second, self.second, self.first, "left out"),
+        ):
+            if not names:
+                continue
+            text = f"{len(names)} tensors of {owner.label} are not in {other.label}: {listed(names)}"
+            tolerable = names is only_first and not needed
+            original = self.recipe.arithmetic is not Arithmetic.EXACT and names is only_second
+            if keep or tolerable or original:
+                self.found.notes.append(f"{text}; {what}")
+            else:
+                self.found.problems.append(MismatchError(f"{text}; --on-missing keep goes on without blending them"))
+
+
+def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[BlockmergeError]:
+    """The problems of ``pairing``, with many differing shapes drawn together and explained."""
+    shapes = [p for p in pairing.problems if isinstance(p, MismatchError) and "[" in str(p)]
+    others = [p for p in pairing.problems if p not in shapes]
+    yield from others
+    if shapes:
+        shown = "; ".join(str(problem) for problem in shapes[:4])
+        more = f"; and {len(shapes) - 4} more" if len(shapes) > 4 else ""
+        yield MismatchError(f"{len(shapes)} shapes differ ({explain_sizes(first, second)}): {shown}{more}")

@@ -1,0 +1,207 @@
+"""The table that a merge is. Plain data: nothing here reads or computes weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from blockmerge.architectures import Block
+from blockmerge.dtypes import DType
+from blockmerge.methods import Operation
+from blockmerge.planning.explain import plan_text
+from blockmerge.recipes import Recipe
+from blockmerge.sources import Fingerprint, ModelLocation
+
+__all__ = ["NUMERICS", "CopiedFile", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
+
+NUMERICS = 1
+"""Version of the arithmetic; raised whenever the same plan would give other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One operand: the tensor ``name`` of model number ``model`` (from 0), at the same elements as the result."""
+
+    model: int
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of a row's elements that are computed alike: ``count`` elements from ``first``."""
+
+    first: int
+    count: int
+    reads: tuple[Read, ...]
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One output tensor: what to read, what to compute, where the bytes go.
+
+    ``ratio`` is model 2's share; None where no curve covers the tensor. ``position`` counts in module order from 0;
+    None for tensors that take none. ``offset`` is the first byte in shard number ``shard``.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    ratio: float | None
+    position: int | None
+    layer: int | None
+    block: Block
+    shard: int = 0
+    offset: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return sum(piece.count for piece in self.pieces)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to write."""
+        return self.elements * self.dtype.bits // 8
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes to read."""
+        return sum(piece.count * read.dtype.bits // 8 for piece in self.pieces for read in piece.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One output file: its name, its first bytes (length and header), its whole size."""
+
+    name: str
+    header: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputModel:
+    """A resolved input: where it is here, what it is called elsewhere, which weights it had when planned."""
+
+    reference: str
+    location: ModelLocation
+    fingerprint: Fingerprint
+    card: Mapping[str, Any]
+
+    @property
+    def published(self) -> str:
+        """A name without a path: Hub id and commit, or the folder's name."""
+        revision = self.location.revision
+        return f"{self.location.label}@{revision}" if revision else self.location.label
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedFile:
+    """A small file of the output: copied from a folder, or with other ``content``."""
+
+    name: str
+    size: int
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a merge will do; see the fields. ``str(plan)`` prints it, :meth:`to_json` spells it out.
+
+    ``order`` is ``table`` if the order of tensors is that of the architecture's modules, ``natural`` if it had to be
+    guessed from names. ``warnings`` are differences that change meaning; ``notes`` are decisions worth knowing.
+    """
+
+    recipe: Recipe
+    inputs: tuple[InputModel, ...]
+    architecture: str
+    order: str
+    rows: tuple[Row, ...]
+    shards: tuple[Shard, ...]
+    files: tuple[CopiedFile, ...]
+    dtype: DType
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of weights that will be read."""
+        return sum(row.read_bytes for row in self.rows)
+
+    @property
+    def bytes_to_write(self) -> int:
+        """Bytes on disk when done, weights and small files."""
+        return sum(shard.size for shard in self.shards) + sum(file.size for file in self.files)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of what decides the bytes of the weights: arithmetic, input headers, rows. Not of paths."""
+        decisive = {
+            "numerics": NUMERICS,
+            "inputs": [dict(model.fingerprint.headers) for model in self.inputs],
+            "rows": [_decisive(row) for row in self.rows],
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values, with one entry per tensor."""
+        return {
+            "digest": self.digest,
+            "architecture": self.architecture,
+            "order": self.order,
+            "inputs": [model.published for model in self.inputs],
+            "dtype": self.dtype.name,
+            "bytes_to_read": self.bytes_to_read,
+            "bytes_to_write": self.bytes_to_write,
+            "shards": [{"name": shard.name, "size": shard.size} for shard in self.shards],
+            "files": [file.name for file in self.files],
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+            "tensors": [_spelled(row, self.shards) for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        return plan_text(self)
+
+    def curve_rows(self) -> Iterator[Row]:
+        """The rows with a place on the gradient's axis, in module order."""
+        placed = (row for row in self.rows if row.position is not None)
+        return iter(sorted(placed, key=lambda row: row.position or 0))
+
+
+def _decisive(row: Row) -> list[object]:
+    pieces = [
+        [p.first, p.count, [[r.model, r.name, r.dtype.code] for r in p.reads], p.operation.numbers()] for p in row.pieces
+    ]
+    return [row.name, row.dtype.code, list(row.shape), pieces]
+
+
+def _spelled(row: Row, shards: tuple[Shard, ...]) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "position": row.position,
+        "layer": row.layer,
+        "block": row.block.value,
+        "ratio": row.ratio,
+        "dtype": row.dtype.name,
+        "shape": list(row.shape),
+        "bytes_to_read": row.read_bytes,
+        "bytes_to_write": row.nbytes,
+        "shard": shards[row.shard].name,
+        "offset": row.offset,
+        "pieces": [
+            {
+                "first": piece.first,
+                "count": piece.count,
+                "reads": [{"model": r.model + 1, "name": r.name, "dtype": r.dtype.name} for r in piece.reads],
+                "operation": piece.operation.numbers(),
+            }
+            for piece in row.pieces
+        ],
+    }

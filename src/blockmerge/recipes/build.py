@@ -1,0 +1,91 @@
+"""A recipe from plain arguments: what the command line and Python share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from blockmerge import dtypes
+from blockmerge.architectures import Block
+from blockmerge.errors import RecipeError
+from blockmerge.recipes.recipe import Arithmetic, Curve, OnMissing, Only, Reading, Recipe, Selection
+from blockmerge.recipes.values import checked_values, one_of, parse_layers, parse_size
+
+__all__ = ["gradient"]
+
+Values = float | Sequence[float]
+
+
+def gradient(
+    model1: str,
+    model2: str,
+    *,
+    values: Values | Mapping[str, Values],
+    by: str = "tensor",
+    only: str | None = None,
+    filters: Sequence[str] = (),
+    layers: str | tuple[int, int] | None = None,
+    dtype: str | None = None,
+    arithmetic: str = "exact",
+    on_missing: str = "error",
+    max_shard_size: str | int = "2GB",
+) -> Recipe:
+    """Blend two models by a gradient.
+
+    :param model1: folder or Hub id (``org/name``, ``org/name@revision``); its config, tokenizer and extra rows stand.
+    :param model2: the other one.
+    :param values: model 2's share along the model, such as ``[1.0, 0.5, 0.0]``; or one such list for each block
+        (``embeddings``, ``attention``, ``mlp``, ``norms``, ``head``), laid over that block's tensors, with the key
+        ``all`` for the tensors that no other key covers.
+    :param by: ``tensor`` lays the values over tensors in module order, ``layer`` gives one value to each layer.
+    :param only: ``layers`` or ``non-layers``.
+    :param filters: texts of which a tensor's name must contain one.
+    :param layers: half-open range of layers, ``"0:20"`` or ``(0, 20)``.
+    :param dtype: ``bfloat16``, ``float16`` or ``float32``; default model 1's.
+    :param arithmetic: ``exact``, or ``original`` for the bits of BlockMerge_Gradient.
+    :param on_missing: ``error`` or ``keep``, for tensors that only one model has.
+    :param max_shard_size: size of a weight file at most, such as ``"2GB"``, or bytes.
+
+    Tensors that no curve covers stay model 1's. Raises :class:`RecipeError` for anything that does not make sense.
+    """
+    chosen = one_of(Arithmetic, arithmetic, "arithmetic")
+    selection = {
+        "literal_layers": chosen is Arithmetic.ORIGINAL,
+        "only": None if only is None else one_of(Only, only, "only"),
+        "filters": tuple(filters),
+        "layers": parse_layers(layers, "layers") if isinstance(layers, str) else layers,
+    }
+    named = values if isinstance(values, Mapping) else {"all": values}
+    curves = [
+        Curve(
+            _numbers(curve, f"values:{name}"),
+            Selection(block=_block(name), **selection),  # pyright: ignore[reportArgumentType]
+            origin=f"values:{name}",
+        )
+        for name, curve in named.items()
+    ]
+    if dtype is not None and dtypes.by_name(dtype) not in dtypes.OUTPUT_DTYPES:
+        raise RecipeError(f"dtype: {dtype!r} cannot be written; choose bfloat16, float16 or float32")
+    if chosen is not Arithmetic.EXACT and dtype not in (None, "float16"):
+        raise RecipeError(f"dtype: {dtype} does not go with the original's arithmetic, which always writes float16")
+    return Recipe(
+        models=(str(model1), str(model2)),
+        curves=tuple(sorted(curves, key=lambda curve: curve.selection.block is None)),
+        by=one_of(Reading, by, "by"),
+        arithmetic=chosen,
+        dtype=dtype,
+        on_missing=one_of(OnMissing, on_missing, "on_missing"),
+        max_shard_size=parse_size(max_shard_size, "max_shard_size"),
+    )
+
+
+def _numbers(values: Values, where: str) -> tuple[float, ...]:
+    return checked_values(values if isinstance(values, Sequence) else [values], where)
+
+
+def _block(name: str) -> Block | None:
+    if name == "all":
+        return None
+    block = one_of(Block, name, "values")
+    if block is Block.OTHER:
+        raise RecipeError("values: 'other' cannot be chosen; tensors of no named block belong to 'all'")
+    return block

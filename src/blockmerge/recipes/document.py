@@ -1,0 +1,172 @@
+"""YAML from strangers, with the line of every value, and all problems at once.
+
+PyYAML builds the node graph; nothing is constructed but text, numbers, flags, lists and mappings. Aliases are followed
+but counted, so a file of nested aliases ends in an error, not in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from blockmerge.errors import BlockmergeError, RecipeError, raise_all
+
+__all__ = ["Document", "Node"]
+
+MAX_BYTES = 4_000_000
+MAX_NODES = 200_000
+T = TypeVar("T")
+
+
+class Document:
+    """A recipe file being read. ``problems`` collects what is wrong with it; :meth:`check` raises them together."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.name = name
+        self.problems: list[BlockmergeError] = []
+        self._visited = 0
+        if len(text) > MAX_BYTES:
+            raise RecipeError(f"{name}: larger than {MAX_BYTES:,} bytes; this is no recipe")
+        try:
+            root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise RecipeError(f"{name}{_line_of(error)}: not valid YAML: {_reason(error)}") from error
+        if not isinstance(root, yaml.MappingNode):
+            raise RecipeError(f"{name}: holds no recipe; a recipe is a list of keys and values")
+        self.root = Node(self, root, "")
+
+    @classmethod
+    def read(cls, path: Path) -> Document:
+        """Read the file at ``path``. Raises :class:`RecipeError`."""
+        try:
+            with path.open(encoding="utf-8") as file:
+                return cls(file.read(MAX_BYTES + 1), str(path))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: is not a text file in UTF-8") from error
+
+    def visit(self) -> None:
+        """Count a node that is looked at."""
+        self._visited += 1
+        if self._visited > MAX_NODES:
+            raise RecipeError(f"{self.name}: holds more than {MAX_NODES:,} values; this is no recipe")
+
+    def check(self) -> None:
+        """Raise what was found wrong so far."""
+        raise_all(self.problems)
+
+
+class Node:
+    """One value in a document: where it stands and what it says."""
+
+    def __init__(self, document: Document, node: yaml.Node, path: str) -> None:
+        document.visit()
+        self._document, self._node, self.path = document, node, path
+
+    @property
+    def where(self) -> str:
+        """File, line and key, for errors."""
+        line = self._node.start_mark.line + 1
+        return f"{self._document.name}:{line}" + (f": {self.path}" if self.path else "")
+
+    def problem(self, what: str) -> None:
+        """Note that something is wrong here, and go on."""
+        self._document.problems.append(RecipeError(f"{self.where}: {what}"))
+
+    def attempt(self, build: Callable[[], T], default: T) -> T:
+        """The value of ``build``; its error is noted and gives ``default``."""
+        try:
+            return build()
+        except RecipeError as error:
+            self._document.problems.append(error)
+            return default
+
+    def fields(self, known: Mapping[str, bool]) -> dict[str, Node]:
+        """The entries of a mapping. ``known`` says which keys there may be, and whether they must."""
+        if not isinstance(self._node, yaml.MappingNode):
+            self.problem("needs keys and values here")
+            return {}
+        found: dict[str, Node] = {}
+        for key_node, value in self._pairs():
+            key = str(key_node.value)
+            node = Node(self._document, value, f"{self.path}.{key}".lstrip("."))
+            if key in found:
+                node.problem("is given twice")
+            elif key in known:
+                found[key] = node
+            else:
+                near = get_close_matches(key, known, 1)
+                node.problem(f"is not known; {f'did you mean {near[0]}?' if near else 'known are ' + ', '.join(known)}")
+        for key in (key for key, required in known.items() if required and key not in found):
+            self.problem(f"{key} is missing")
+        return found
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        return self._node.value
+
+    def keys(self) -> list[str]:
+        """The keys of a mapping as written; empty for anything else."""
+        return [str(key.value) for key, _ in self._pairs()] if isinstance(self._node, yaml.MappingNode) else []
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it holds keys and values."""
+        return isinstance(self._node, yaml.MappingNode)
+
+    def items(self) -> list[Node]:
+        """The entries of a list; a single value counts as a list of one."""
+        if isinstance(self._node, yaml.SequenceNode):
+            return [Node(self._document, value, f"{self.path}[{i}]") for i, value in enumerate(self._node.value)]
+        return [self]
+
+    def plain(self) -> str | int | float | bool | None:
+        """A single value as YAML reads it; a list or mapping is a problem."""
+        if not isinstance(self._node, yaml.ScalarNode):
+            self.problem("needs a single value here")
+            return None
+        try:
+            value: object = yaml.SafeLoader("").construct_object(self._node, deep=True)  # pyright: ignore[reportUnknownMemberType]
+        except (yaml.YAMLError, ValueError) as error:
+            self.problem(f"cannot be understood: {_reason(error)}")
+            return None
+        if value is None or isinstance(value, str | int | float | bool):
+            return value
+        return str(self._node.value)  # dates and the like: the text
+
+    def text(self) -> str:
+        """A single value as text."""
+        value = self.plain()
+        if value is None or isinstance(value, bool):
+            self.problem("needs a text here")
+            return ""
+        return value if isinstance(value, str) else str(self._node.value)
+
+    def flag(self) -> bool:
+        """True or false."""
+        value = self.plain()
+        if not isinstance(value, bool):
+            self.problem(f"needs true or false, not {str(value)[:40]!r}")
+        return value is True
+
+    def numbers(self) -> tuple[float, ...]:
+        """A list of numbers, or one."""
+        from blockmerge.recipes.values import checked_values
+
+        entries = [item.plain() for item in self.items()]
+        return self.attempt(lambda: checked_values(entries, self.where), (0.0,))
+
+
+def _line_of(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark is not None else ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(getattr(error, "problem", None) or error).splitlines()[0]

@@ -1,0 +1,90 @@
+"""The normal form that every dialect ends in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from blockmerge.architectures import Block
+
+__all__ = ["Arithmetic", "Curve", "OnMissing", "Only", "Reading", "Recipe", "Selection"]
+
+
+class Arithmetic(StrEnum):
+    """How numbers are blended."""
+
+    EXACT = "exact"
+    """Inputs decoded exactly, blended in float32 (float32 results in float64), rounded once."""
+    ORIGINAL = "original"
+    """Bit for bit BlockMerge_Gradient_Tensors.py: halved first, every step rounded to float16."""
+    ORIGINAL_YAML = "original-yaml"
+    """Bit for bit its YAML edition: blended in the loaded dtype, operation after operation, halved at the end."""
+
+
+class Reading(StrEnum):
+    """How a list of values is laid along the model."""
+
+    TENSOR = "tensor"
+    """Over the selected tensors in module order, as BlockMerge_Gradient does."""
+    LAYER = "layer"
+    """One value per layer, as mergekit does; what comes before the layers gets the first value, what follows the last."""
+
+
+class Only(StrEnum):
+    """A coarse selection."""
+
+    LAYERS = "layers"
+    NON_LAYERS = "non-layers"
+
+
+class OnMissing(StrEnum):
+    """What to do with a tensor that only one model has."""
+
+    ERROR = "error"
+    KEEP = "keep"
+    """Keep model 1's; leave out what only model 2 has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tensors a curve covers: those that pass every condition given; an empty selection covers all.
+
+    ``filters`` are substrings of names, any of which will do; ``layers`` is half-open; ``literal_layers`` makes ``only``
+    look for the word "layer" in the name, as the original does, instead of for a place in the stack of layers.
+    """
+
+    block: Block | None = None
+    only: Only | None = None
+    filters: tuple[str, ...] = ()
+    layers: tuple[int, int] | None = None
+    literal_layers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Values of model 2's share, laid along the tensors of a selection. ``origin`` says where a person wrote it."""
+
+    values: tuple[float, ...]
+    selection: Selection = Selection()
+    origin: str = "--values"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A gradient merge of two models.
+
+    ``curves`` apply in order. Natively each tensor belongs to one curve at most; operations of a BlockMerge YAML may
+    overlap, and then blend again what the one before them left (``overlapping``).
+    ``dtype`` is a name like ``bfloat16`` or None for model 1's; ``max_shard_size`` is in bytes.
+    """
+
+    models: tuple[str, str]
+    curves: tuple[Curve, ...]
+    by: Reading = Reading.TENSOR
+    arithmetic: Arithmetic = Arithmetic.EXACT
+    dtype: str | None = None
+    on_missing: OnMissing = OnMissing.ERROR
+    max_shard_size: int = 2_000_000_000
+    overlapping: bool = False
+    dialect: str = "native"
+    output: str | None = field(default=None, compare=False)

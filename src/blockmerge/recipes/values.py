@@ -1,0 +1,81 @@
+"""The small texts that people write in recipes and arguments: gradients, sizes, ranges."""
+
+from __future__ import annotations
+
+import math
+import re
+from ast import literal_eval
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import TypeVar
+
+from blockmerge.errors import RecipeError
+
+__all__ = ["one_of", "parse_layers", "parse_list", "parse_size", "parse_values"]
+
+_MAX_VALUES = 100_000
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {unit[0] + "IB": 1 << (10 * power) for power, unit in enumerate(("KB", "MB", "GB", "TB"), start=1)}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def parse_values(text: str, where: str) -> tuple[float, ...]:
+    """``1.0,0.5,0.0`` as numbers. ``where`` names the argument in errors."""
+    return checked_values([_number(part, where) for part in text.strip().removesuffix(",").split(",")], where)
+
+
+def parse_list(text: str, where: str) -> tuple[float, ...]:
+    """``[1.0, 0.5, 0.0]``, a Python list, as numbers; what the original script takes."""
+    try:
+        parsed = literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise RecipeError(f"{where}: {text[:60]!r} is no list of numbers; write it like '[1.0, 0.5, 0.0]'") from error
+    return checked_values(parsed if isinstance(parsed, list | tuple) else [parsed], where)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def checked_values(values: Iterable[object], where: str) -> tuple[float, ...]:
+    """``values`` as floats, at least one, all finite."""
+    numbers: list[float] = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise RecipeError(f"{where}: {str(value)[:40]!r} is no finite number; a gradient looks like 1.0,0.5,0.0")
+        numbers.append(float(value))
+    if not 0 < len(numbers) <= _MAX_VALUES:
+        raise RecipeError(f"{where}: holds {len(numbers)} numbers; a gradient needs at least one, like 1.0,0.5,0.0")
+    return tuple(numbers)
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {text.strip()[:40]!r} is no number; a gradient looks like 1.0,0.5,0.0") from error
+
+
+def parse_size(text: str | int, where: str) -> int:
+    """``2GB`` (decimal) or ``2000MiB`` (binary) or plain bytes, as bytes."""
+    match = _SIZE.fullmatch(str(text))
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or (size := int(float(match[1]) * unit)) < 1:
+        raise RecipeError(f"{where}: {str(text)[:40]!r} is no size; write it like 2GB, 500MB or 2000MiB")
+    return size
+
+
+def parse_layers(text: str, where: str) -> tuple[int, int]:
+    """``0:20``, half-open, as numbers."""
+    match = re.fullmatch(r"\s*(\d{1,9})\s*:\s*(\d{1,9})\s*", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise RecipeError(f"{where}: {text[:40]!r} is no range of layers; 0:20 means layers 0 to 19")
+    return int(match[1]), int(match[2])
+
+
+def one_of(choices: type[Choice], text: str, where: str) -> Choice:
+    """The member of ``choices`` that ``text`` names, or an error that suggests the nearest."""
+    try:
+        return choices(text)
+    except ValueError as error:
+        near = get_close_matches(text, [choice.value for choice in choices], 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choice.value for choice in choices)}"
+        raise RecipeError(f"{where}: {text[:40]!r} is not known; {hint}") from error

@@ -1,0 +1,87 @@
+"""The model card of a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from blockmerge.planning import InputModel, Plan
+from blockmerge.recipes import Arithmetic, to_yaml
+
+__all__ = ["PICTURE", "model_card"]
+
+PICTURE = "gradient.svg"
+_ARITHMETIC = {
+    Arithmetic.EXACT: "exact: weights decoded exactly, blended in float32 or wider, rounded once",
+    Arithmetic.ORIGINAL: "original: bit for bit that of BlockMerge_Gradient's script",
+    Arithmetic.ORIGINAL_YAML: "original: bit for bit that of BlockMerge_Gradient's YAML edition",
+}
+
+
+def model_card(plan: Plan) -> str:
+    """The text of README.md: front matter that the Hub reads, the picture, the recipe, the inputs."""
+    first, second = plan.inputs
+    published = (first.published, second.published)
+    sections = [
+        f"---\n{_front_matter(plan.inputs)}---",
+        f"# {first.location.label} × {second.location.label}",
+        "Two finetuned models blended by a gradient with "
+        "[Blockmerge](https://pypi.org/project/blockmerge/): along the model, each tensor takes its own share of either.",
+        f"![Share of {second.location.label} in each tensor, from the first to the last]({PICTURE})",
+        _inputs_table(plan),
+        f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
+        f"## Recipe\n\n```yaml\n{to_yaml(plan.recipe, published)}```\n\n"
+        "`blockmerge merge recipe.yaml OUT` makes this model again, byte for byte; "
+        "`blockmerge.json` holds the digests of inputs and tensors.",
+        _remarks("What differs between the models", plan.warnings),
+        _remarks("What was decided", plan.notes),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(inputs: Iterable[InputModel]) -> str:
+    inputs = list(inputs)
+    entries: dict[str, Any] = {
+        "base_model": list(dict.fromkeys(model.location.label for model in inputs)),
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "language": _together(inputs, "language"),
+        "license": _together(inputs, "license"),
+        "license_name": _together(inputs, "license_name"),
+        "license_link": _together(inputs, "license_link"),
+        "pipeline_tag": "text-generation",
+        "tags": ["blockmerge", "merge"],
+    }
+    kept = {key: value for key, value in entries.items() if value}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _together(inputs: Iterable[InputModel], key: str) -> str | list[str] | None:
+    """What the inputs' cards say under ``key``: one text if they agree, else all of them."""
+    found: list[str] = []
+    for model in inputs:
+        value: Any = model.card.get(key, [])
+        found += [value] if isinstance(value, str) else value
+    distinct = list(dict.fromkeys(found))
+    return distinct[0] if len(distinct) == 1 else distinct or None
+
+
+def _inputs_table(plan: Plan) -> str:
+    lines = ["| | model | licence |", "|---|---|---|"]
+    for number, model in enumerate(plan.inputs, start=1):
+        licence = _together([model], "license") or "not stated"
+        text = licence if isinstance(licence, str) else ", ".join(licence)
+        lines.append(f"| model {number} | {_escaped(model.published)} | {_escaped(text)} |")
+    return "\n".join(lines)
+
+
+def _remarks(title: str, lines: Iterable[str]) -> str:
+    shown = [f"* {_escaped(line)}" for line in lines]
+    return f"## {title}\n\n" + "\n".join(shown) if shown else ""
+
+
+def _escaped(text: str) -> str:
+    """Text of strangers inside Markdown: on one line, no table cell, no HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,41 @@
+"""blockmerge.json: what made a merged model, and the digests that prove it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from blockmerge import __version__
+from blockmerge.planning import Plan
+from blockmerge.planning.plan import NUMERICS
+from blockmerge.recipes import to_dict
+
+__all__ = ["manifest"]
+
+
+def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
+    """The text of blockmerge.json; the keys are explained in docs/format.md."""
+    first, second = (model.published for model in plan.inputs)
+    entries: dict[str, Any] = {
+        "format": 1,
+        "recipe": to_dict(plan.recipe, (first, second)),
+        "plan": plan.digest,
+        "inputs": [
+            {
+                "model": model.published,
+                "headers": {name: f"sha256:{digest}" for name, digest in sorted(model.fingerprint.headers.items())},
+            }
+            for model in plan.inputs
+        ],
+        "tensors": {row.name: f"xxh3-128-1MiB:{digests[row.name]}" for row in plan.rows},
+        "notes": [*plan.warnings, *plan.notes],
+        "versions": {
+            "blockmerge": __version__,
+            "numerics": NUMERICS,
+            "numba": version("numba"),
+            "numpy": version("numpy"),
+        },
+    }
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"

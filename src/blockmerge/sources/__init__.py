@@ -1,0 +1,15 @@
+"""Where weights come from. Above this floor nobody can tell a folder from the Hub.
+
+:class:`Source` is the contract; :func:`open_model` gives one for a path or a Hub id.
+"""
+
+from __future__ import annotations
+
+from blockmerge.sources.card import read_card
+from blockmerge.sources.base import Fingerprint, Source
+from blockmerge.sources.local import LocalSource
+from blockmerge.sources.locate import locate, open_model
+from blockmerge.sources.location import ModelLocation
+from blockmerge.sources.memory import MemorySource
+
+__all__ = ["Fingerprint", "LocalSource", "MemorySource", "ModelLocation", "Source", "locate", "open_model", "read_card"]

@@ -1,0 +1,46 @@
+"""What a model's card says about licence and language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["read_card"]
+
+_CARRIED = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "base_model")
+_MAX_BYTES = 1_000_000
+
+
+def read_card(folder: Path | None) -> dict[str, Any]:
+    """The carried-over keys of the front matter of ``folder``'s README.md; empty if there is none or it is broken."""
+    try:
+        with ((folder or Path()) / "README.md").open("rb") as file:
+            text = file.read(_MAX_BYTES).decode("utf-8", errors="replace").replace("\r\n", "\n")
+    except OSError:
+        return {}
+    if folder is None or not text.startswith("---\n") or (end := text.find("\n---", 4)) < 0:
+        return {}
+    try:
+        loaded: Any = yaml.load(text[4:end], Loader=_NoAliases)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    if not isinstance(loaded, dict):
+        return {}
+    return {key: loaded[key] for key in _CARRIED if _plain(loaded.get(key))}  # pyright: ignore[reportUnknownMemberType]
+
+
+def _plain(value: object) -> bool:
+    """A text, or a short list of texts."""
+    entries: list[object] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
+    return 0 < len(entries) <= 100 and all(isinstance(entry, str) and len(entry) <= 300 for entry in entries)
+
+
+class _NoAliases(yaml.SafeLoader):
+    """A safe loader without aliases, which only make front matter explode."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # pyright: ignore[reportUnknownMemberType]
+            raise yaml.YAMLError("aliases are not read here")
+        return super().compose_node(parent, index)

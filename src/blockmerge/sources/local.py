@@ -1,0 +1,167 @@
+"""A model in a folder, as transformers and the Hub lay it out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from blockmerge.errors import FormatError, ModelError
+from blockmerge.formats.jsonfile import read_object
+from blockmerge.formats.safetensors import Header, read_header
+from blockmerge.sources.base import Fingerprint
+from blockmerge.sources.positional import PositionalFile, identity
+from blockmerge.tensors import TensorSpec
+
+__all__ = ["LocalSource", "weight_map"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    path: Path
+    header: Header
+    identity: tuple[int, ...]
+    file: PositionalFile
+
+
+class LocalSource:
+    """The weights and config of one folder; see :class:`~blockmerge.sources.base.Source`.
+
+    Of several sets of weights the one that transformers loads is read: ``model.safetensors``, else the shards of
+    ``model.safetensors.index.json``. Everything else with weights in it is left alone and named in ``remarks``.
+    """
+
+    def __init__(self, folder: Path, label: str | None = None) -> None:
+        self.folder = folder
+        self.label = label or folder.resolve().name
+        if not folder.is_dir():
+            raise ModelError(f"{folder}: there is no such folder")
+        self._shards = {path.name: _open_shard(path) for path in _weight_files(folder)}
+        self._home = _homes(self._shards)
+        if (index := folder / INDEX).is_file() and SINGLE not in self._shards:
+            _check_index(index, self._shards)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Its config.json. Raises :class:`ModelError` if there is none."""
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise ModelError(f"{self.folder}: has no config.json; a model folder needs one, as transformers saves it")
+        return read_object(path, max_bytes=10_000_000)
+
+    @cached_property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """All tensors, in the order of the files."""
+        return {name: shard.header.tensors[name] for name, shard in self._home.items()}
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """Other sets of weights in the folder, which are not read."""
+        kinds = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+        others = sorted({path.name for kind in kinds for path in self.folder.glob(kind)} - set(self._shards))
+        if not others:
+            return ()
+        shown = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+        return (f"not read, because transformers would load {min(self._shards)} instead: {shown}",)
+
+    def read_into(self, name: str, first: int, count: int, buffer: memoryview) -> None:
+        """Put encoded elements into ``buffer``; see the contract."""
+        header = self._home[name].header
+        spec = header.tensors[name]
+        del count  # the buffer has exactly that length
+        self._home[name].file.read_into(buffer, header.offsets[name] + first * spec.dtype.bits // 8)
+
+    def fingerprint(self) -> Fingerprint:
+        """Header digests as read at opening, identities as of now."""
+        return Fingerprint(
+            headers={name: hashlib.sha256(shard.header.raw).hexdigest() for name, shard in self._shards.items()},
+            identity={name: identity(shard.path) for name, shard in self._shards.items()},
+        )
+
+    def changed(self) -> str | None:
+        """The first file that is not the one that was opened any more, or None."""
+        return next((name for name, shard in self._shards.items() if identity(shard.path) != shard.identity), None)
+
+    def close(self) -> None:
+        """Release all files."""
+        for shard in self._shards.values():
+            shard.file.close()
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    """The files that transformers would load, by name."""
+    if (single := folder / SINGLE).exists():
+        yield single
+    elif (index := folder / INDEX).exists():
+        yield from _shards_of(index)
+    else:
+        raise ModelError(_no_weights(folder))
+
+
+def _no_weights(folder: Path) -> str:
+    found = sorted(path.name for kind in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf") for path in folder.glob(kind))
+    if not found:
+        return f"{folder}: holds no weights (neither {SINGLE} nor {INDEX})"
+    return f"{folder}: holds neither {SINGLE} nor {INDEX}, only {found[0]}; save it with transformers' save_pretrained"
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor, as the index file lists them: plain file names, nothing that leads elsewhere."""
+    entries: object = read_object(index).get("weight_map")
+    if not isinstance(entries, dict) or not entries:
+        raise FormatError(f"{index}: has no weight_map that lists tensors")
+    shards: dict[str, str] = {}
+    for name, shard in entries.items():  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(name, str) or not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
+            raise FormatError(f"{index}: {str(shard)[:80]!r} is no plain name of a .safetensors file")  # pyright: ignore[reportUnknownArgumentType]
+        shards[name] = shard
+    return shards
+
+
+def _shards_of(index: Path) -> Iterator[Path]:
+    names = sorted(set(weight_map(index).values()))
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing:
+        raise ModelError(f"{index}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again")
+    yield from (index.parent / name for name in names)
+
+
+def _open_shard(path: Path) -> _Shard:
+    known = identity(path)
+    try:
+        with path.open("rb") as file:
+            header = read_header(file, known[0], str(path))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    return _Shard(path, header, known, PositionalFile(path))
+
+
+def _homes(shards: Mapping[str, _Shard]) -> dict[str, _Shard]:
+    """The shard of each tensor; a tensor in two of them would mean two truths."""
+    homes: dict[str, _Shard] = {}
+    for shard in shards.values():
+        for name in shard.header.tensors:
+            if name in homes:
+                raise FormatError(f"{shard.path}: {name} is also in {homes[name].path.name}; which one counts?")
+            homes[name] = shard
+    return homes
+
+
+def _check_index(index: Path, shards: Mapping[str, _Shard]) -> None:
+    """The index and the shards must list the same tensors."""
+    listed = weight_map(index)
+    for name, shard in listed.items():
+        if name not in shards[shard].header.tensors:
+            raise FormatError(f"{index}: says that {name} is in {shard}, but it is not there")
+    for shard in shards.values():
+        for name in shard.header.tensors:
+            if name not in listed:
+                raise FormatError(f"{shard.path}: {name} is not listed in {INDEX}")

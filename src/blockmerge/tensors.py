@@ -1,0 +1,29 @@
+"""What is known of a tensor before its bytes are read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from blockmerge.dtypes import DType
+
+__all__ = ["TensorSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Declared dtype and shape of a named tensor, as in the header of its file."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; 1 for a scalar (shape ``()``)."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self.elements * self.dtype.bits // 8
