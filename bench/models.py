@@ -4,74 +4,91 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from blockmerge.dtypes import BF16, DType
+from blockmerge.dtypes import BF16
 from blockmerge.formats.safetensors import build_header
 from blockmerge.tensors import TensorSpec
 
-HIDDEN, MLP, VOCABULARY = 2048, 8192, 32000
 _CHUNK = 1 << 22
 
 
-def config(layers: int) -> dict[str, object]:
-    """A config that transformers and mergekit accept."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": MLP,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of a Llama."""
 
+    layers: int
+    hidden: int = 2048
+    mlp: int = 8192
+    vocabulary: int = 32000
+    heads: int = 16
+    kv_heads: int = 16
 
-def tensors(layers: int, dtype: DType = BF16) -> list[TensorSpec]:
-    """All tensors in module order."""
-    square, wide, tall, norm = (HIDDEN, HIDDEN), (MLP, HIDDEN), (HIDDEN, MLP), (HIDDEN,)
-    inside = {
-        "self_attn.q_proj": square, "self_attn.k_proj": square, "self_attn.v_proj": square, "self_attn.o_proj": square,
-        "mlp.gate_proj": wide, "mlp.up_proj": wide, "mlp.down_proj": tall,
-        "input_layernorm": norm, "post_attention_layernorm": norm,
-    }  # fmt: skip
-    return [
-        TensorSpec("model.embed_tokens.weight", dtype, (VOCABULARY, HIDDEN)),
-        *(
-            TensorSpec(f"model.layers.{layer}.{name}.weight", dtype, shape)
-            for layer in range(layers)
+    def config(self) -> dict[str, object]:
+        """A config that transformers and mergekit accept."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.mlp,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "hidden_act": "silu",
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+
+    def tensors(self) -> list[TensorSpec]:
+        """All tensors in module order, as bfloat16."""
+        hidden, keys = self.hidden, self.hidden * self.kv_heads // self.heads
+        inside = {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "mlp.gate_proj": (self.mlp, hidden),
+            "mlp.up_proj": (self.mlp, hidden),
+            "mlp.down_proj": (hidden, self.mlp),
+            "input_layernorm": (hidden,),
+            "post_attention_layernorm": (hidden,),
+        }
+        layers = [
+            TensorSpec(f"model.layers.{layer}.{name}.weight", BF16, shape)
+            for layer in range(self.layers)
             for name, shape in inside.items()
-        ),
-        TensorSpec("model.norm.weight", dtype, norm),
-        TensorSpec("lm_head.weight", dtype, (VOCABULARY, HIDDEN)),
-    ]
+        ]
+        rows = (self.vocabulary, hidden)
+        ends = TensorSpec("model.norm.weight", BF16, (hidden,)), TensorSpec("lm_head.weight", BF16, rows)
+        return [TensorSpec("model.embed_tokens.weight", BF16, rows), *layers, *ends]
 
 
-def layers_for(gigabytes: float) -> int:
-    """The number of layers that comes nearest to a size in GB (1e9 bytes of bfloat16)."""
-    per_layer = sum(spec.nbytes for spec in tensors(2)) - sum(spec.nbytes for spec in tensors(1))
-    outside = sum(spec.nbytes for spec in tensors(0))
-    return max(1, round((gigabytes * 1e9 - outside) / per_layer))
+LLAMA_405B = Layout(layers=126, hidden=16384, mlp=53248, vocabulary=128256, heads=128, kv_heads=8)
 
 
-def make_model(folder: Path, gigabytes: float, seed: int, shard_bytes: int = 2_000_000_000, sparse: bool = False) -> None:
+def layout_of(gigabytes: float) -> Layout:
+    """The layout that comes nearest to a size in GB (1e9 bytes)."""
+    none, one = (sum(spec.nbytes for spec in Layout(count).tensors()) for count in (0, 1))
+    return Layout(max(1, round((gigabytes * 1e9 - none) / (one - none))))
+
+
+def make_model(
+    folder: Path, layout: Layout, seed: int, *, shard_bytes: int = 2_000_000_000, sparse: bool = False
+) -> None:
     """Write a model; with ``sparse`` its weights are holes in the files, for planning only."""
     folder.mkdir(parents=True, exist_ok=True)
-    layers = layers_for(gigabytes)
-    (folder / "config.json").write_text(json.dumps(config(layers), indent=2))
+    (folder / "config.json").write_text(json.dumps(layout.config(), indent=2))
     groups: list[list[TensorSpec]] = [[]]
-    for spec in tensors(layers):
+    for spec in layout.tensors():
         if groups[-1] and sum(s.nbytes for s in groups[-1]) + spec.nbytes > shard_bytes:
             groups.append([])
         groups[-1].append(spec)
@@ -110,7 +127,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sparse", action="store_true")
     arguments = parser.parse_args()
-    make_model(arguments.folder, arguments.gb, arguments.seed, sparse=arguments.sparse)
+    make_model(arguments.folder, layout_of(arguments.gb), arguments.seed, sparse=arguments.sparse)
 
 
 if __name__ == "__main__":

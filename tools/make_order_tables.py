@@ -61,16 +61,42 @@ _ROPES = {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("full_a
 _INDEXER = {
     "indexer_n_heads": 4,
     "indexer_kv_heads": 1,
-    "indexer_head_dim": 64,
+    "indexer_head_dim": 256,
     "indexer_budget": 64,
     "indexer_compress_ratio": 4,
 }
 
 # Where the default configuration of a class does not build a model.
 REPAIRS: dict[str, dict[tuple[str | None, str], Any]] = {
+    "AyaVisionForConditionalGeneration": {
+        ("vision_config", "model_type"): "siglip_vision_model",
+        ("vision_config", "num_attention_heads"): 16,
+    },
+    "ChameleonForConditionalGeneration": {(None, "vocabulary_map"): {"<image>": 4}},
     "CohereCompassForCausalLM": {(None, "rope_parameters"): _ROPES},
     "CohereCompassForConditionalGeneration": {("text_config", "rope_parameters"): _ROPES},
+    "DeepseekOcr2ForConditionalGeneration": {
+        ("text_config", "mlp_layer_types"): ["dense"] + ["sparse"] * 11,
+        ("text_config", "n_routed_experts"): 8,
+        ("text_config", "n_shared_experts"): 2,
+        ("text_config", "num_experts_per_tok"): 2,
+        ("text_config", "moe_intermediate_size"): 64,
+    },
+    "DiffusionGemmaForBlockDiffusion": {
+        ("text_config", "num_experts"): 4,
+        ("text_config", "top_k_experts"): 2,
+        ("text_config", "moe_intermediate_size"): 64,
+    },
     "Dots1ForCausalLM": {(None, "n_routed_experts"): 4, (None, "n_shared_experts"): 1},
+    "Emu3ForConditionalGeneration": {(None, "vocabulary_map"): {"<image>": 4}},
+    "Gemma4UnifiedAssistantForCausalLM": {
+        ("text_config", "model_type"): "gemma4_unified_text",
+        ("text_config", "num_kv_shared_layers"): 4,
+    },
+    "Granite4VisionForConditionalGeneration": {
+        (None, "deepstack_layer_map"): [(1, 2), (2, 3)],
+        (None, "downsample_rate"): "1/4",
+    },
     "HunYuanDenseV1ForCausalLM": {(None, "head_dim"): 128},
     "HunYuanMoEV1ForCausalLM": {(None, "head_dim"): 128},
     "HunYuanVLForConditionalGeneration": {("text_config", "head_dim"): 128},
@@ -79,6 +105,7 @@ REPAIRS: dict[str, dict[tuple[str | None, str], Any]] = {
     "NemotronForCausalLM": {(None, "num_key_value_heads"): 8},
     "Qwen4ExpForCausalLM": {(None, key): value for key, value in _INDEXER.items()},
     "Qwen4ExpForConditionalGeneration": {("text_config", key): value for key, value in _INDEXER.items()},
+    "ReformerModelWithLMHead": {(None, "is_decoder"): True},
 }
 
 # Settings whose name does not tell what else they may be.
@@ -92,15 +119,17 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "topk_method": ("greedy", "group_limited_greedy", "noaux_tc"),
 }
 # What a list with one word per layer may hold; a class refuses what it does not know.
-LAYER_KINDS = (
-    "full_attention sliding_attention chunked_attention linear_attention compressed_attention indexed_attention "
-    "attention mamba mamba2 hybrid conv recurrent moe mlp dense sparse"
-).split()
+LAYER_KINDS = """
+    full_attention sliding_attention chunked_attention linear_attention compressed_attention indexed_attention
+    attention mamba mamba2 hybrid conv recurrent moe mlp dense sparse
+"""
 # Words in the names of counts and sizes that decide which tensors exist.
 _TELLING = re.compile(
     r"expert|shared|dense|lora|rank|freq|step|interval|every|offset|period|proj_dim|embed(ding)?_(size|dim)|per_layer"
     r"|mem_blocks|norm|bias|gate|latent"
 )
+# Buffers that models once stored and no longer have.
+GONE = [r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.(attn|attention|self_attn)\.(masked_)?bias$"]
 _COMMON = {*PretrainedConfig().to_dict(), "use_cache", "tie_word_embeddings", "is_decoder"}
 
 
@@ -129,22 +158,31 @@ class Node:
         for head, rests in groups.items():
             self.children.setdefault(fold(head), Node()).observe(rests)
 
-    def tree(self, where: str) -> Any:
+    def tree(self) -> Any:
         """The subtree as it is stored."""
-        own = " ".join(linearise(self.own, where))
+        [own] = consistent(self.own)
         if not self.children:
-            return own
-        below = {name: self.children[name].tree(f"{where}.{name}") for name in linearise(self.below, where)}
-        return {"": own, **below} if own else below
+            return " ".join(own)
+        trees = {name: child.tree() for name, child in self.children.items()}
+        kinds = [
+            {**({"": " ".join(own)} if own else {}), **{name: trees[name] for name in order}}
+            for order in consistent(self.below)
+        ]
+        return kinds[0] if len(kinds) == 1 else kinds
 
 
 def fold(component: str) -> str:
-    """``*`` for the index of a layer or an expert."""
-    return "*" if component.isdigit() else component
+    """``*`` for the index of a layer or an expert; the mark of a checkpoint's own layout stays."""
+    return "+*" if component == "+0" else "*" if component.isdigit() else component
 
 
-def linearise(sequences: Iterable[Sequence[str]], where: str) -> list[str]:
-    """One order that agrees with all observed ones; what never met keeps the order of appearance."""
+def folded_name(name: str) -> str:
+    """A name with its indices folded."""
+    return ".".join(map(fold, name.split(".")))
+
+
+def linear(sequences: Iterable[Sequence[str]]) -> list[str] | None:
+    """One order that agrees with all sequences, names that never met in order of appearance; None if there is none."""
     before: dict[str, set[str]] = {}
     for sequence in sequences:
         for position, name in enumerate(sequence):
@@ -153,10 +191,22 @@ def linearise(sequences: Iterable[Sequence[str]], where: str) -> list[str]:
     while before:
         ready = next((name for name, earlier in before.items() if not earlier & before.keys()), None)
         if ready is None:
-            raise ValueError(f"{where}: observed orders contradict each other: {sorted(before)}")
+            return None
         order.append(ready)
         del before[ready]
     return order
+
+
+def consistent(sequences: Iterable[Sequence[str]]) -> list[list[str]]:
+    """As few orders as agree with all sequences; more than one where two kinds of layer disagree."""
+    groups: list[list[Sequence[str]]] = []
+    for sequence in sequences:
+        group = next((group for group in groups if linear([*group, sequence]) is not None), None)
+        if group is None:
+            groups.append([sequence])
+        else:
+            group.append(sequence)
+    return [linear(group) or [] for group in groups]
 
 
 # --- Models of a class ------------------------------------------------------------------------------------------
@@ -219,12 +269,14 @@ def other_values(key: str, value: Any) -> Sequence[Any]:
         return (0, 1, 2 * value, None)
     if value is None and _TELLING.search(key):
         return (8, True)
+    if value is None and key.endswith("_config"):
+        return ({},)
     return ()
 
 
 def folded(model: PreTrainedModel) -> set[str]:
     """The names of the model's tensors with layers folded."""
-    return {".".join(map(fold, name.split("."))) for name in model.state_dict()}
+    return {folded_name(name) for name in model.state_dict()}
 
 
 def every_kind(cls: type[PreTrainedModel], model: PreTrainedModel) -> Changes:
@@ -235,7 +287,7 @@ def every_kind(cls: type[PreTrainedModel], model: PreTrainedModel) -> Changes:
     changes: Changes = {}
     for key, value in settings.items():
         if is_kinds(value):
-            known = [kind for kind in LAYER_KINDS if try_build(cls, {(part, key): [kind] * len(value)})]
+            known = [kind for kind in LAYER_KINDS.split() if try_build(cls, {(part, key): [kind] * len(value)})]
             changes[part, key] = list(dict.fromkeys([*value, *known]))
     layers = max((len(kinds) for kinds in changes.values()), default=2)
     wanted = folded(model)
@@ -250,21 +302,28 @@ def every_kind(cls: type[PreTrainedModel], model: PreTrainedModel) -> Changes:
     return {}
 
 
+def other_settings(config: PretrainedConfig) -> Iterator[tuple[str | None, str, Any]]:
+    """(part, setting, other value) for everything in a configuration that may decide which tensors exist."""
+    for part, inner in parts_of(config).items():
+        for key, value in inner.to_dict().items():
+            for other in other_values(key, value):
+                yield part, key, other
+
+
 def variants(cls: type[PreTrainedModel], model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Models with other settings, one more at a time; a setting that only adds tensors is kept for those that follow."""
+    """Models with one other setting each; a setting that only adds tensors is kept for those that follow."""
     changes = every_kind(cls, model)
     current = try_build(cls, changes) or model
     yield current
-    for _ in range(2):  # once more, for what a setting adds to a layer that another one has added
+    for _ in range(2):  # once more, for what a setting adds to a layer that a later one has added
         kept = len(changes)
-        for part, config in parts_of(model.config).items():
-            for key, other in ((key, other) for key, value in config.to_dict().items() for other in other_values(key, value)):
-                found = try_build(cls, {**changes, (part, key): other})
-                if found is None:
-                    continue
-                yield found
-                if folded(found) > folded(current):
-                    changes[part, key], current = other, found
+        for part, key, other in other_settings(model.config):
+            found = try_build(cls, {**changes, (part, key): other})
+            if found is None:
+                continue
+            yield found
+            if folded(found) > folded(current):
+                changes[part, key], current = other, found
         if len(changes) < kept + 2:
             break
 
@@ -272,43 +331,42 @@ def variants(cls: type[PreTrainedModel], model: PreTrainedModel) -> Iterator[Pre
 # --- What loading does to names ---------------------------------------------------------------------------------
 
 
-def separate_experts(names: Sequence[str], transforms: Iterable[Any]) -> list[list[str]]:
-    """For tensors that loading stacks from one per expert, the names of these, expert 0 standing for all."""
-    found: dict[str, list[str]] = {}
+def plain(pattern: str) -> str:
+    """A pattern as the text that it matches; ``*.`` stays, which stands for an index and a dot."""
+    return pattern.replace(".*.", "*.").replace("\\", "").replace("*.", ".*.").replace("..*", ".*")
+
+
+def separate_experts(names: Sequence[str], transforms: Iterable[Any]) -> list[str]:
+    """The names of the tensors, one per expert, that loading stacks into one; ``+0`` stands for every expert."""
+    tails: dict[str, list[str]] = {}
     for transform in transforms:
-        sources = [unescape(source).replace("*..", "*.") for source in transform.source_patterns]
+        sources = [plain(source) for source in transform.source_patterns]
+        target = plain(transform.target_patterns[0])
         if not all(".*." in source for source in sources):
             continue
-        target = unescape(transform.target_patterns[0])
         for name in names:
             if name.endswith(target):
-                stem = name.removesuffix(target)
                 for source in sources:
                     head, tail = source.split(".*.", 1)
-                    found.setdefault(f"{stem}{head}.", []).append(tail)
-    return [[f"{stem}+0.{tail}" for tail in module_order(tails)] for stem, tails in found.items()]
-
-
-def module_order(tails: list[str]) -> list[str]:
-    """The order inside one expert: w1, w2, w3 where the tensors are numbered, else the order of the conversion."""
-    return sorted(tails) if all(re.match(r"w\d", tail) for tail in tails) else tails
-
-
-def unescape(pattern: str) -> str:
-    """A pattern without metacharacters as the text that it matches; ``*`` stays."""
-    return pattern.replace("\\", "").lstrip("^")
+                    tails.setdefault(f"{name.removesuffix(target)}{head}", []).append(tail)
+    # Inside an expert w1, w2, w3 come as numbered, others as they are stacked: both are the order of the modules
+    # that held them before they were fused.
+    return [
+        f"{stem}.+0.{tail}"
+        for stem, found in tails.items()
+        for tail in (sorted(found) if all(re.match(r"w\d", tail) for tail in found) else found)
+    ]
 
 
 def renames(transforms: Iterable[Any]) -> list[list[str]]:
-    """[pattern, replacement] for every conversion that leads from one name to one other."""
-    pairs: list[list[str]] = []
-    for transform in sorted(transforms, key=lambda one: isinstance(one, WeightConverter)):
-        if type(transform) not in (WeightRenaming, PrefixChange, WeightConverter):
-            continue  # computes the new name
-        for source in transform.source_patterns:
-            if "*." not in source:
-                pairs.append(scoped(transform, source, transform.target_patterns[0]))
-    return pairs
+    """[pattern, replacement] for every conversion that leads from one name to one other, in order of application."""
+    return [
+        scoped(transform, source, transform.target_patterns[0])
+        for transform in sorted(transforms, key=lambda one: isinstance(one, WeightConverter))
+        if type(transform) in (WeightRenaming, PrefixChange, WeightConverter)  # others compute the name
+        for source in transform.source_patterns
+        if "*." not in source
+    ]
 
 
 def scoped(transform: Any, source: str, target: str) -> list[str]:
@@ -317,7 +375,181 @@ def scoped(transform: Any, source: str, target: str) -> list[str]:
         source += r"(?!\w)"
     if transform.scope_prefix is None or not source.startswith("^"):
         return [source, target]
-    base, scope = (f"{re.escape(prefix)}\\." if prefix else "" for prefix in
-                   (transform.base_model_prefix, transform.scope_prefix))
-    head = f"(?:{base})?{scope}" if base else scope
-    return [f"^({head}){source[1:]}", "\\1" + target.replace("\\1", "\\2")]
+    base, scope = transform.base_model_prefix, transform.scope_prefix
+    head = (rf"(?:{base}\.)?" if base else "") + (rf"{scope}\." if scope else "")
+    return [f"^({head}){source[1:]}", r"\1" + target.replace(r"\1", r"\2")]
+
+
+def ignored(model: PreTrainedModel) -> list[str]:
+    """Patterns of names that loading drops silently, except those that hold for layers of one depth only."""
+    patterns = model._keys_to_ignore_on_load_unexpected or ()
+    return sorted(pattern for pattern in patterns if not re.search(r"layers\\?\.\d", pattern))
+
+
+def ties(model: PreTrainedModel) -> tuple[dict[str, str], list[str]]:
+    """Tied name -> its source, as far as no layer index is involved; and the modules that layers share."""
+    model.config.tie_word_embeddings = True
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    plain_ties = {target: source for target, source in tied.items() if "*" not in folded_name(target)}
+    shared = {folded_name(target) for target in tied.keys() - plain_ties.keys()}
+    modules = {re.sub(r"^(.*?\*\.\w+).*", r"\1", name) for name in shared}
+    return dict(sorted(plain_ties.items())), sorted(modules)
+
+
+def tail(cls: type[PreTrainedModel], model: PreTrainedModel) -> Any:
+    """Which tensors the last layers have in checkpoints only, because they share those of an earlier layer."""
+    part, key = decoder_part(model.config), "num_kv_shared_layers"
+    config = parts_of(model.config)[part]
+    sharing = try_build(cls, {(part, key): config.to_dict().get(key) or 10}) if hasattr(config, key) else None
+    patterns = sharing._keys_to_ignore_on_load_unexpected if sharing else ()
+    names = {match[1] for pattern in patterns or () if (match := re.search(r"layers\.\d+\.(\w+\.\w+)$", pattern))}
+    if not names:
+        return None
+    return {"count": [*filter(None, [part]), key], "default": getattr(config, key), "names": sorted(names)}
+
+
+# --- One class --------------------------------------------------------------------------------------------------
+
+
+def owner(model: PreTrainedModel, path: str) -> PreTrainedModel:
+    """The model that a module belongs to: the nearest one above it."""
+    while path:
+        path = path.rpartition(".")[0]
+        module = model.get_submodule(path)
+        if isinstance(module, PreTrainedModel):
+            return module
+    return model
+
+
+def stack(model: PreTrainedModel) -> dict[str, Any]:
+    """Where the decoder's layers are and where config.json has their number, if there is one such place."""
+    part = decoder_part(model.config)
+    config = parts_of(model.config)[part]
+    key = depth_key(config)
+    paths = [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and key and len(module) == getattr(config, key)
+        if owner(model, path).config is config
+    ]
+    return {"stack": paths[0], "depth": [*filter(None, [part]), key]} if len(paths) == 1 else {}
+
+
+def exchangeable_text(model: PreTrainedModel) -> Any:
+    """[path, model_type] of a language model that is chosen by config.json and comes from another family."""
+    part = decoder_part(model.config)
+    config = parts_of(model.config)[part]
+    for path, module in model.named_modules():
+        if part and path and isinstance(module, PreTrainedModel) and module.config is config:
+            own_family = type(module).__module__ == type(model).__module__
+            return None if own_family or hasattr(module, "lm_head") else [path, config.model_type]
+    return None
+
+
+def describe(cls: type[PreTrainedModel]) -> dict[str, Any]:
+    """The entry of a class.
+
+    Raises:
+        Exception: whatever keeps the default configuration from building a model.
+    """
+    model = build(cls, {})
+    root, buffers = Node(), set[str]()
+    for observed in (model, *variants(cls, model)):
+        names = list(observed.state_dict())
+        extra = separate_experts(names, get_model_conversion_mapping(observed, add_legacy=False))
+        root.observe([name.split(".") for name in [*names, *extra]])
+        buffers |= {folded_name(name) for name, _ in observed.named_buffers() if name in names}
+    tie = bool(getattr(model.config, "tie_word_embeddings", False))
+    entry: dict[str, Any] = {"tie": tie, **stack(model), "tail": tail(cls, model), "text": exchangeable_text(model)}
+    entry["base"] = cls.base_model_prefix if hasattr(model, cls.base_model_prefix or " ") else None
+    entry["ignored"] = ignored(model)
+    entry["renames"] = renames(get_model_conversion_mapping(model, add_legacy=False))
+    entry["buffers"] = sorted(buffers)
+    entry["tied"], entry["shared"] = ties(model)
+    entry["order"] = root.tree()
+    return {key: value for key, value in entry.items() if value not in (None, [], {}, False)}
+
+
+# --- The file ---------------------------------------------------------------------------------------------------
+
+
+def classes() -> tuple[dict[str, type[PreTrainedModel]], dict[str, str]]:
+    """The classes by name, and model_type -> the class that stands for it; causal language models come first."""
+    found: dict[str, type[PreTrainedModel]] = {}
+    model_types: dict[str, str] = {}
+    for family in FAMILIES:
+        mapping = getattr(modeling_auto, family)
+        for config_class in mapping:
+            listed = mapping[config_class]
+            for cls in listed if isinstance(listed, tuple) else (listed,):
+                found.setdefault(cls.__name__, cls)
+                model_types.setdefault(config_class.model_type, cls.__name__)
+    return found, model_types
+
+
+def share(entries: dict[str, dict[str, Any]]) -> None:
+    """Replace each large subtree that another class has too by a reference to it."""
+    seen: dict[str, str] = {}
+
+    def visit(tree: Any, path: str, name: str) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        text = json.dumps(tree)
+        if text in seen:
+            return seen[text]
+        if len(text) > 160:
+            seen[text] = f"={name} {path}".rstrip()
+        return {key: visit(child, f"{path}.{key}".lstrip("."), name) for key, child in tree.items()}
+
+    for name in sorted(entries, key=lambda name: (name != "LlamaForCausalLM", name)):
+        entries[name]["order"] = visit(entries[name]["order"], "", name)
+
+
+def render(value: Any, indent: str = "") -> str:
+    """JSON with one line for each module, pair and entry, so that a change shows where it is."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{json.dumps(key)}: {render(child, inner)}" for key, child in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(child, list | dict) for child in value):
+        return "[\n" + ",\n".join(inner + render(child, inner) for child in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def make(names: Iterable[str] = ()) -> dict[str, Any]:
+    """The table of all classes, or of those named, without references; reports what cannot be built."""
+    found, model_types = classes()
+    entries: dict[str, dict[str, Any]] = {}
+    for name in sorted(names or found):
+        try:
+            entries[name] = describe(found[name])
+        except Exception as error:
+            print(f"{name}: not built: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+    return {
+        "transformers": transformers.__version__,
+        "ignored": GONE,
+        "renames": renames(get_checkpoint_conversion_mapping("legacy")),
+        "model_types": {key: name for key, name in sorted(model_types.items()) if name in entries},
+        "architectures": entries,
+    }
+
+
+def main() -> None:
+    """Write the table, or print some entries."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="print the entries of these classes, write nothing")
+    names = parser.parse_args().names
+    warnings.simplefilter("ignore")
+    logging.disable(logging.ERROR)
+    table = make(names)
+    share(table["architectures"])
+    text = render(table) + "\n"
+    if names:
+        print(text)
+    else:
+        TABLE.write_text(text, encoding="utf-8")
+        print(f"{len(table['architectures'])} classes, {len(text)} bytes")
+
+
+if __name__ == "__main__":
+    main()

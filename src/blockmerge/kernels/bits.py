@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
 __all__ = ["decode", "decode_wide", "encode", "finite", "rounded"]
 
 _U16, _I16, _U32, _F32, _F64 = np.uint16, np.int16, np.uint32, np.float32, np.float64
 
-HALF_IN_HARDWARE: bool = bool(llvm.get_host_cpu_features().get("f16c")) or "arm" in llvm.get_default_triple() or (
-    "aarch64" in llvm.get_default_triple()
-)
+
+def _half_in_hardware() -> bool:
+    """Whether the processor that numba compiles for converts float16 itself."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+f16c" in features or triple.startswith(("aarch64", "arm64"))
+
+
+HALF_IN_HARDWARE: bool = _half_in_hardware()
 """Without it LLVM would call a library routine that numba does not link; the integer form below gives the same bits."""
 
 

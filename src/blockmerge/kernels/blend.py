@@ -36,13 +36,14 @@ def cast(a, out, load):
 def lerp(a, b, out, w, v):
     """``(1 - w) a + w b`` in float32, rounded once to ``out``; ``w`` and ``v = 1 - w`` are float32.
 
-    Two-sided, so that equal inputs give themselves: ``a + w (b - a)`` below one half, ``b - v (b - a)`` from there on.
+    Two-sided, ``a - w (a - b)`` below one half and ``b - v (b - a)`` from there on, so that the nearer input is the one
+    that is exact; and with a minus, so that equal inputs give themselves, even -0.0.
     """
     bad = False
     if w < np.float32(0.5):
         for i in range(out.size):
             x = decode(a[i])
-            element = encode(x + w * (decode(b[i]) - x), out[i])
+            element = encode(x - w * (x - decode(b[i])), out[i])
             bad |= not finite(element)
             out[i] = element
     else:
@@ -61,7 +62,7 @@ def lerp_wide(a, b, out, w, v):
     if w < 0.5:
         for i in range(out.size):
             x = decode_wide(a[i])
-            element = encode(x + w * (decode_wide(b[i]) - x), out[i])
+            element = encode(x - w * (x - decode_wide(b[i])), out[i])
             bad |= not finite(element)
             out[i] = element
     else:

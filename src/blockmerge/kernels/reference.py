@@ -62,10 +62,9 @@ def _lerp(x: Numbers, y: Numbers, w: float, step: DType) -> Numbers:
     """The two-sided interpolation, every operation rounded to ``step`` (float32 in float64 is exact enough for that)."""
     share, rest = (float(rounded(np.array(value), step)) for value in (w, 1.0 - w))
     with np.errstate(all="ignore"):
-        difference = rounded(y - x, step)
         if share < 0.5:
-            return rounded(x + rounded(share * difference, step), step)
-        return rounded(y - rounded(rest * difference, step), step)
+            return rounded(x - rounded(share * rounded(x - y, step), step), step)
+        return rounded(y - rounded(rest * rounded(y - x, step), step), step)
 
 
 def lerp(

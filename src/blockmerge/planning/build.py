@@ -41,9 +41,9 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
     pairing = pair(recipe, first, second)
     raise_all(shape_summary(pairing, first, second))
     default = _main_dtype(first)
-    make = _Rows(recipe, (first, second), default)
+    make = _Rows(recipe, (first, second))
     rows, shards = lay_out([make.row(target) for target in pairing.targets], recipe.max_shard_size)
-    written = F16 if recipe.arithmetic is not Arithmetic.EXACT else dtypes.by_name(recipe.dtype or "") or default
+    written = make.dtype(default)
     config = _config_file(first, written, untied=bool(pairing.untied), changed=written != default)
     files, file_notes = _files(first)
     return Plan(
@@ -72,8 +72,8 @@ def _main_dtype(source: Source) -> DType:
 class _Rows:
     """Turns targets into rows under one recipe; collects ``notes`` on the way."""
 
-    def __init__(self, recipe: Recipe, sources: tuple[Source, Source], default: DType) -> None:
-        self.recipe, self.sources, self.default = recipe, sources, default
+    def __init__(self, recipe: Recipe, sources: tuple[Source, Source]) -> None:
+        self.recipe = recipe
         self.notes: list[str] = []
         loads = [_load_dtype(source) for source in sources]
         self.load = (loads[0], loads[1])
@@ -83,7 +83,7 @@ class _Rows:
 
     def row(self, target: Target) -> Row:
         """The row of one target, without its place in a shard."""
-        dtype = self._dtype(target.base)
+        dtype = self.dtype(target.base.dtype)
         return Row(
             name=target.name,
             dtype=dtype,
@@ -95,12 +95,13 @@ class _Rows:
             block=block_of(target.name),
         )
 
-    def _dtype(self, base: Any) -> DType:
-        if not checks.blendable(base.dtype):
-            return base.dtype
+    def dtype(self, stored: DType) -> DType:
+        """What a tensor that is ``stored`` so in model 1 becomes: float64 is never written, integers stay."""
+        if not checks.blendable(stored):
+            return stored
         if self.recipe.arithmetic is not Arithmetic.EXACT:
             return F16
-        chosen = dtypes.by_name(self.recipe.dtype or "") or base.dtype
+        chosen = dtypes.by_name(self.recipe.dtype or "") or stored
         return dtypes.F32 if chosen == dtypes.F64 else chosen
 
     def _pieces(self, target: Target, dtype: DType) -> list[Piece]:
@@ -151,10 +152,13 @@ def _compound(steps: Sequence[Step]) -> float:
 
 
 def _load_dtype(source: Source) -> DType:
-    """The dtype in which transformers loads a model: the config's, else that of most weights."""
-    named = source.config.get("dtype", source.config.get("torch_dtype"))
-    dtype = dtypes.by_name(named) if isinstance(named, str) else None
-    return dtype if dtype is not None and checks.blendable(dtype) else _main_dtype(source)
+    """The dtype in which transformers loads a model: the config's, else that of the first weight by file and name."""
+    for key in ("dtype", "torch_dtype"):
+        named = source.config.get(key)
+        dtype = dtypes.by_name(named) if isinstance(named, str) else None
+        if dtype is not None and checks.blendable(dtype):
+            return dtype
+    return next((spec.dtype for spec in source.specs.values() if checks.blendable(spec.dtype)), dtypes.F32)
 
 
 def _config_file(source: Source, dtype: DType, *, untied: bool, changed: bool) -> CopiedFile:

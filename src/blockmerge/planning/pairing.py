@@ -13,7 +13,7 @@ from blockmerge.recipes import Arithmetic, OnMissing, Recipe
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["Pairing", "Step", "Target", "pair"]
+__all__ = ["Pairing", "Step", "Target", "looks_equal", "pair", "shape_summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class _Pairer:
         if recipe.arithmetic is not Arithmetic.EXACT:
             self.vocabulary &= {"model.embed_tokens.weight", "lm_head.weight"}
         self.found = Pairing(order=self.orders[0].source)
+        self.ties = self._ties()
 
     def run(self) -> Pairing:
         order = self.orders[0]
@@ -85,9 +86,9 @@ class _Pairer:
         positions = {name: k for k, name in enumerate(order.names)}
         untied: list[str] = []
         for name in order.names:
-            if name in order.tied:
+            if name in self.ties:
                 continue
-            aliases = [alias for alias, stored in order.tied.items() if stored == name]
+            aliases = [alias for alias, stored in self.ties.items() if stored == name]
             group = sorted([name, *aliases], key=positions.__getitem__)
             if self._comes_apart(group):
                 untied += aliases
@@ -100,6 +101,19 @@ class _Pairer:
         self.found.untied = tuple(untied)
         self._sort(positions)
         return self.found
+
+    def _ties(self) -> dict[str, str]:
+        """Names of model 1 that share a stored tensor. Of two stored ones, equal values are one tensor, as on load."""
+        ties: dict[str, str] = {}
+        for alias, stored in self.orders[0].tied.items():
+            if alias not in self.first.specs:
+                ties[alias] = stored
+            elif looks_equal(self.first, alias, stored):
+                ties[alias] = stored
+                self.found.notes.append(f"{self.first.label} stores {alias} and {stored}, one tensor, twice; it is written once")
+            else:
+                self.found.notes.append(f"{alias} and {stored} differ in {self.first.label}, so they are not taken as tied")
+        return ties
 
     def _sort(self, positions: dict[str, int]) -> None:
         last = len(positions)
@@ -153,6 +167,8 @@ class _Pairer:
     def _steps(self, group: Sequence[str], shares: list[dict[str, float]]) -> tuple[Step, ...]:
         """One step per curve that covers a name of ``group``; of several names the last one's ratio stands."""
         steps: list[Step] = []
+        if not self.recipe.overlapping:  # then a name has one ratio at most, and tied names do not compound
+            shares = [{name: ratio for share in shares for name, ratio in share.items()}]
         for share in shares:
             covering = [name for name in group if name in share]
             partner = self._partner(covering[-1]) if covering else None
@@ -211,6 +227,25 @@ class _Pairer:
                 self.found.notes.append(f"{text}; {what}")
             else:
                 self.found.problems.append(MismatchError(f"{text}; --on-missing keep goes on without blending them"))
+
+
+_PROBES, _PROBE = 8, 4096
+
+
+def looks_equal(source: Source, one: str, other: str) -> bool:
+    """Whether two stored tensors hold the same bytes in a few places, from their first to their last."""
+    a, b = source.specs[one], source.specs[other]
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    count = min(_PROBE // a.dtype.itemsize, a.elements)
+    step = (a.elements - count) // (_PROBES - 1)
+    for first in {k * step for k in range(_PROBES - 1)} | {a.elements - count}:
+        found = [bytearray(count * a.dtype.itemsize) for _ in range(2)]
+        for name, buffer in zip((one, other), found, strict=True):
+            source.read_into(name, first, count, memoryview(buffer))
+        if found[0] != found[1]:
+            return False
+    return True
 
 
 def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[BlockmergeError]:

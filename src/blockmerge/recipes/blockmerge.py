@@ -53,8 +53,8 @@ def read(document: Document) -> Recipe:
     """The recipe in a file of the YAML edition. Raises :class:`RecipeError` or several at once."""
     fields = document.root.fields(KEYS)
     text = {key: node.text() for key, node in fields.items() if key not in ("operations", "max_shard_size")}
-    size = fields["max_shard_size"].text() if "max_shard_size" in fields else SHARD_SIZE
-    bytes_ = document.root.attempt(lambda: parse_size(size, fields["max_shard_size"].where), 0) if size else 0
+    size = fields.get("max_shard_size")
+    shard_size = parse_size(SHARD_SIZE, "") if size is None else size.attempt(lambda: parse_size(size.text(), size.where), 0)
     curves = [_curve(node) for node in fields["operations"].items()] if "operations" in fields else []
     if "operations" in fields and not curves:
         fields["operations"].problem("holds no operation")
@@ -63,7 +63,7 @@ def read(document: Document) -> Recipe:
         models=(text["model_path1"], text["model_path2"]),
         curves=tuple(curves),
         arithmetic=Arithmetic.ORIGINAL_YAML,
-        max_shard_size=bytes_,
+        max_shard_size=shard_size,
         overlapping=True,
         dialect="blockmerge",
         output=text.get("output_model_path"),

@@ -141,8 +141,9 @@ class Node:
     def text(self) -> str:
         """A single value as text."""
         value = self.plain()
-        if value is None or isinstance(value, bool):
+        if isinstance(value, bool) or (value is None and isinstance(self._node, yaml.ScalarNode)):
             self.problem("needs a text here")
+        if value is None or isinstance(value, bool):
             return ""
         return value if isinstance(value, str) else str(self._node.value)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from blockmerge.errors import RecipeError, raise_all
 from blockmerge.recipes.build import gradient
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.recipe import Arithmetic, OnMissing, Reading, Recipe
@@ -41,22 +42,25 @@ KEYS = {
 def read(document: Document) -> Recipe:
     """The recipe that ``document`` holds. Raises :class:`RecipeError` or several at once."""
     fields = document.root.fields(KEYS)
-    readers: dict[str, Callable[[Node], Any]] = {
-        "values": _values,
-        "filters": lambda node: [item.text() for item in node.items()],
-    }
+    readers: dict[str, Callable[[Node], Any]] = {"values": _values, "filters": _texts, "models": _texts}
     arguments = {key: readers.get(key, Node.text)(node) for key, node in fields.items()}
     if (method := arguments.pop("method", None)) not in (None, "gradient"):
         fields["method"].problem(f"{method!r} is not known; the method of this recipe is gradient")
-    models = [item.text() for item in fields["models"].items()] if "models" in fields else []
+    models: list[str] = arguments.pop("models", [])
     if "models" in fields and len(models) != 2:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
-    arguments.pop("models", None)
     document.check()
-    recipe = document.root.attempt(lambda: gradient(models[0], models[1], **arguments), None)
-    document.check()
-    assert recipe is not None
-    return recipe
+    try:
+        return gradient(models[0], models[1], **arguments)
+    except RecipeError as error:  # it names the argument; we know the line
+        key, _, what = str(error).partition(": ")
+        fields.get(key.partition(":")[0], document.root).problem(what)
+        raise_all(document.problems)
+        raise
+
+
+def _texts(node: Node) -> list[str]:
+    return [item.text() for item in node.items()]
 
 
 def _values(node: Node) -> Any:

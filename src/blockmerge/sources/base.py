@@ -44,7 +44,7 @@ class Source(Protocol):
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
-        """Its tensors by name, in the order of the files."""
+        """Its tensors by name; files in the order of their names, and in each file tensors likewise."""
         ...
 
     @property

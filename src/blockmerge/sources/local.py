@@ -59,8 +59,10 @@ class LocalSource:
 
     @cached_property
     def specs(self) -> Mapping[str, TensorSpec]:
-        """All tensors, in the order of the files."""
-        return {name: shard.header.tensors[name] for name, shard in self._home.items()}
+        """All tensors, by file and name."""
+        return {
+            name: shard.header.tensors[name] for shard in self._shards.values() for name in sorted(shard.header.tensors)
+        }
 
     @cached_property
     def remarks(self) -> tuple[str, ...]:

@@ -1,0 +1,230 @@
+"""Reading ``orders.json``, the table of module orders that ``tools/make_order_tables.py`` writes and describes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Architecture", "Module", "Place", "architecture_of", "known", "number_at", "transformers_version"]
+
+_MAX_DEPTH = 32
+_MAX_LENGTH = 512
+"""Names of tensors beyond these are no model's; they are not even looked up."""
+
+
+@dataclass(slots=True)
+class Module:
+    """A module of a model: where its own tensors and its children stand in it.
+
+    ``orders`` has more than one entry where kinds of layers disagree (mllama): each maps the children of its kind.
+    """
+
+    own: dict[str, int] = field(default_factory=dict[str, int])
+    children: dict[str, Module] = field(default_factory=dict[str, "Module"])
+    orders: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
+
+    def rank(self, child: str, present: Iterable[str]) -> int:
+        """The position of a child in a module that has the children ``present``."""
+        fitting = (order for order in self.orders if order.keys() >= set(present))
+        return next(fitting, self.orders[0]).get(child, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor stands: ``key`` sorts as ``state_dict()`` lists; ``name`` is the module's spelling of it.
+
+    ``separate`` marks a tensor that loading fuses with others, as the weights of single experts.
+    """
+
+    key: tuple[int, ...]
+    name: str
+    separate: bool = False
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the table knows of one model class; the fields are those of the file."""
+
+    name: str
+    root: Module
+    base: str
+    tie: bool
+    tied: Mapping[str, str]
+    shared: tuple[str, ...]
+    ignored: re.Pattern[str]
+    renames: tuple[tuple[re.Pattern[str], str], ...]
+    stack: str
+    depth: tuple[str, ...]
+    tail: Mapping[str, Any]
+
+    def place(self, name: str, siblings: Mapping[str, set[str]] | None = None) -> Place | None:
+        """The place of a tensor under its name in a checkpoint; None if the class has no such tensor.
+
+        Tried in turn, as loading does: the name itself, with or without the prefix of the bare model, and all of
+        these after the renamings of old checkpoints. ``siblings`` maps paths of modules to the names of their
+        children; it matters where kinds of layers disagree.
+        """
+        if len(name) > _MAX_LENGTH or name.count(".") > _MAX_DEPTH:
+            return None
+        for spelling in self._spellings(name):
+            place = self._walk(spelling, siblings or {})
+            if place is not None:
+                return place
+        return None
+
+    def _spellings(self, name: str) -> Iterable[str]:
+        yield from self._prefixed(name)
+        renamed = name
+        for pattern, replacement in self.renames:
+            renamed = pattern.sub(replacement, renamed, count=1)
+        if renamed != name and len(renamed) <= 2 * _MAX_LENGTH:
+            yield from self._prefixed(renamed)
+
+    def _prefixed(self, name: str) -> Iterable[str]:
+        yield name
+        if self.base:
+            yield f"{self.base}.{name}"
+            if name.startswith(f"{self.base}."):
+                yield name[len(self.base) + 1 :]
+
+    def _walk(self, name: str, siblings: Mapping[str, set[str]]) -> Place | None:
+        *path, leaf = name.split(".")
+        module, key, separate = self.root, list[int](), False
+        for depth, part in enumerate(path):
+            folded, index = part, -1
+            if part not in module.children or "*" in part:
+                index = _index(part)
+                folded = "*" if "*" in module.children else "+*"
+                if index < 0 or folded not in module.children:
+                    return None
+                separate |= folded == "+*"
+            if len(module.orders) == 1:
+                key.append(module.orders[0][folded])
+            else:
+                key.append(module.rank(folded, siblings.get(".".join(path[:depth]), ())))
+            if index >= 0:
+                key.append(index)
+            module = module.children[folded]
+        if leaf not in module.own:
+            return None
+        key.append(module.own[leaf])
+        return Place(tuple(key), name, separate)
+
+
+def _index(part: str) -> int:
+    """The index that a component of a name is, written as torch writes it; -1 for any other text."""
+    if not (part.isascii() and part.isdigit()) or len(part) > 6 or (part[0] == "0" and part != "0"):
+        return -1
+    return int(part)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("orders.json").read_bytes())
+
+
+def transformers_version() -> str:
+    """The release of transformers whose classes the table describes."""
+    return _table()["transformers"]
+
+
+def known() -> tuple[str, ...]:
+    """The model classes that the table knows, sorted."""
+    return tuple(sorted(_table()["architectures"]))
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
+    """The class that a parsed config.json names in ``architectures``, else the one of its ``model_type``."""
+    table = _table()
+    listed = config.get("architectures")
+    name: object = listed[0] if isinstance(listed, list) and listed else None  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(name, str) or name not in table["architectures"]:
+        name = _class_of_type(config.get("model_type"))
+    if name is None:
+        return None
+    return _architecture(name, _exchanged(table["architectures"][name], config))
+
+
+def number_at(config: Mapping[str, Any], path: Iterable[str]) -> int | None:
+    """The whole number at a path of keys, not negative; None for anything else, since config.json is not trusted."""
+    value: object = config
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _class_of_type(model_type: object) -> str | None:
+    return _table()["model_types"].get(model_type) if isinstance(model_type, str) else None
+
+
+def _exchanged(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """The class whose bare model a composite has in place of the language model that the table was made with."""
+    inner = config.get("text_config")
+    if "text" not in entry or not isinstance(inner, Mapping):
+        return None
+    model_type: object = inner.get("model_type")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return None if model_type == entry["text"][1] else _class_of_type(model_type)
+
+
+@cache
+def _architecture(name: str, text: str | None) -> Architecture:
+    """The entry of a class; with the bare model of the class ``text`` as its language model."""
+    table = _table()
+    entry = table["architectures"][name]
+    root = _module(entry["order"])
+    if text is not None:
+        other = table["architectures"][text]
+        *path, last = entry["text"][0].split(".")
+        parent = root
+        for part in path:
+            parent = parent.children[part]
+        bare = _module(other["order"])
+        parent.children[last] = bare.children.get(other.get("base", ""), bare)
+    return Architecture(
+        name=name,
+        root=root,
+        base=entry.get("base", ""),
+        tie=entry.get("tie", False),
+        tied=entry.get("tied", {}),
+        shared=tuple(entry.get("shared", ())),
+        ignored=re.compile("|".join(f"(?:{pattern})" for pattern in [*table["ignored"], *entry.get("ignored", ())])),
+        renames=tuple(
+            (re.compile(pattern), replacement)
+            for pattern, replacement in [*entry.get("renames", ()), *table["renames"]]
+        ),
+        stack=entry.get("stack", ""),
+        depth=tuple(entry.get("depth", ())),
+        tail=entry.get("tail", {}),
+    )
+
+
+def _module(tree: Any) -> Module:
+    """The module that a subtree of the file describes."""
+    while isinstance(tree, str) and tree.startswith("="):
+        tree = _referenced(tree)
+    if isinstance(tree, str):
+        return Module(own=_positions(tree.split()))
+    kinds: list[dict[str, Any]] = tree if isinstance(tree, list) else [tree]
+    children = {name: _module(child) for kind in kinds for name, child in kind.items() if name}
+    own = kinds[0].get("", "").split()
+    return Module(_positions(own), children, [_positions([name for name in kind if name], len(own)) for kind in kinds])
+
+
+def _positions(names: Iterable[str], first: int = 0) -> dict[str, int]:
+    return {name: position for position, name in enumerate(names, first)}
+
+
+def _referenced(reference: str) -> Any:
+    """The subtree that ``=Class a.b`` stands for."""
+    name, _, path = reference[1:].partition(" ")
+    tree = _table()["architectures"][name]["order"]
+    for part in path.split(".") if path else ():
+        while isinstance(tree, str):
+            tree = _referenced(tree)
+        tree = tree[part]
+    return tree

@@ -1,0 +1,336 @@
+"""What people get wrong, and the one line that they get for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import blockmerge
+from blockmerge.cli import main
+from blockmerge.dtypes import BF16, F32, by_code
+from blockmerge.execution import Started, writer
+
+NAME = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return (
+        models.save(tmp_path / "first", models.tensors(1), shards=2),
+        models.save(tmp_path / "second", models.tensors(2)),
+    )
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, code: int, *texts: str) -> str:
+    """The error line; one line, the right exit code, no traceback."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("blockmerge: ")]
+    assert lines, result.output
+    assert "Traceback" not in result.output
+    for text in texts:
+        assert any(text in line for line in lines), result.output
+    return "\n".join(lines)
+
+
+def gradient(first: object, second: object, *more: object, values: str = "0.5", out: object = None) -> Result:
+    target = out if out is not None else Path(str(first)).parent / "out"
+    return run("gradient", first, second, target, "--values", values, *more)
+
+
+def test_a_folder_that_is_missing(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    refused(gradient(tmp_path / "no where", pair[1]), 3, "no where: there is no such folder")
+
+
+def test_both_missing_folders_are_named_at_once(tmp_path: Path) -> None:
+    text = refused(gradient(tmp_path / "one/x/y", tmp_path / "two/x/y"), 3)
+    assert "one/x/y" in text
+    assert "two/x/y" in text
+
+
+def test_a_file_instead_of_a_folder(pair: tuple[Path, Path]) -> None:
+    refused(gradient(pair[1] / "model.safetensors", pair[1], out=pair[0].parent / "out"), 3, "is a file")
+
+
+def test_a_folder_without_config(pair: tuple[Path, Path]) -> None:
+    (pair[0] / "config.json").unlink()
+    refused(gradient(*pair), 3, "has no config.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1, "a": 2}', "\xff"])
+def test_a_config_that_is_no_json_object(pair: tuple[Path, Path], text: str) -> None:
+    (pair[0] / "config.json").write_bytes(text.encode("latin-1"))
+    refused(gradient(*pair), 3, "config.json: ")
+
+
+def test_a_folder_without_weights(pair: tuple[Path, Path]) -> None:
+    (pair[1] / "model.safetensors").unlink()
+    refused(gradient(*pair), 3, "holds no weights")
+    (pair[1] / "pytorch_model.bin").touch()
+    refused(gradient(*pair), 3, "only pytorch_model.bin", "save_pretrained")
+
+
+def test_an_index_that_names_a_missing_shard(pair: tuple[Path, Path]) -> None:
+    (pair[0] / "model-00002-of-00002.safetensors").unlink()
+    refused(gradient(*pair), 3, "1 of 2 shards are missing, first model-00002-of-00002.safetensors")
+
+
+INDEXES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "parent folder": lambda index: index["weight_map"].update({NAME: "../second/model.safetensors"}),
+    "absolute": lambda index: index["weight_map"].update({NAME: "/etc/passwd"}),
+    "hidden": lambda index: index["weight_map"].update({NAME: ".model.safetensors"}),
+    "not a name": lambda index: index["weight_map"].update({NAME: 7}),
+    "other kind": lambda index: index["weight_map"].update({NAME: "pytorch_model.bin"}),
+    "wrong shard": lambda index: index["weight_map"].update({NAME: _other(index["weight_map"][NAME])}),
+    "unknown tensor": lambda index: index["weight_map"].update({"x": "model-00001-of-00002.safetensors"}),
+    "not listed": lambda index: index["weight_map"].pop(NAME),
+    "no map": lambda index: index.pop("weight_map"),
+    "empty map": lambda index: index.update(weight_map={}),
+}
+
+
+def _other(shard: str) -> str:
+    return shard.replace("00001-of", "0000X-of").replace("00002-of", "00001-of").replace("0000X-of", "00002-of")
+
+
+@pytest.mark.parametrize("what", INDEXES)
+def test_an_index_that_lies(pair: tuple[Path, Path], what: str) -> None:
+    path = pair[0] / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    INDEXES[what](index)
+    path.write_text(json.dumps(index))
+    refused(gradient(*pair), 3)
+    assert not (pair[0].parent / "out").exists()
+
+
+def test_a_truncated_shard(pair: tuple[Path, Path]) -> None:
+    path = pair[1] / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    refused(gradient(*pair), 3, "10 bytes short", "download it again")
+
+
+def test_a_tensor_in_two_shards(pair: tuple[Path, Path]) -> None:
+    first, second = (pair[0] / f"model-0000{k}-of-00002.safetensors" for k in (1, 2))
+    shutil.copy(first, second)
+    refused(gradient(*pair), 3, "is also in")
+
+
+def test_a_pipe_does_not_hang(pair: tuple[Path, Path]) -> None:
+    path = pair[1] / "model.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    refused(gradient(*pair), 3, "not a regular file")
+
+
+def test_other_architectures(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    models.save(tmp_path / "mistral", models.tensors(3), architectures=["MistralForCausalLM"], model_type="mistral")
+    refused(gradient(pair[0], tmp_path / "mistral"), 4, "LlamaForCausalLM", "MistralForCausalLM")
+
+
+def test_another_size_of_the_family_is_explained(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    content = {
+        name: (dtype, np.concatenate([array, array], axis=-1)) for name, (dtype, array) in models.tensors(3).items()
+    }
+    models.save(tmp_path / "wide", content, hidden_size=32)
+    line = refused(gradient(pair[0], tmp_path / "wide"), 4, "another size of the family: 16 width against 32")
+    assert "21 shapes differ" in line
+    assert "and 17 more" in line
+
+
+def test_tensors_of_one_model_only_are_listed_or_kept(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    models.save(tmp_path / "deep", models.tensors(2, layers=3), num_hidden_layers=3)
+    refused(gradient(pair[0], tmp_path / "deep"), 4, "9 tensors of deep are not in first", "and 3 more", "--on-missing keep")
+    refused(gradient(tmp_path / "deep", pair[0]), 4, "9 tensors of deep are not in first")
+    result = gradient(tmp_path / "deep", pair[0], "--on-missing", "keep")
+    assert result.exit_code == 0, result.output
+    out, deep = models.read(tmp_path / "out"), models.read(tmp_path / "deep")
+    assert out.keys() == deep.keys()
+    name = "model.layers.2.mlp.up_proj.weight"
+    assert (out[name][1] == deep[name][1]).all()
+
+
+def test_tensors_that_no_curve_needs_may_be_missing(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    models.save(tmp_path / "deep", models.tensors(2, layers=3), num_hidden_layers=3)
+    assert gradient(tmp_path / "deep", pair[0], "--layers", "0:2").exit_code == 0
+
+
+QUANTISED: dict[str, dict[str, Any]] = {
+    "config": {"quantization_config": {"quant_method": "gptq"}},
+    "scales": {},
+}
+
+
+@pytest.mark.parametrize("what", QUANTISED)
+def test_quantised_checkpoints_are_refused_with_the_reason(tmp_path: Path, pair: tuple[Path, Path], what: str) -> None:
+    content = models.tensors(3)
+    if what == "scales":
+        content[NAME.replace(".weight", ".weight_scale")] = (F32, np.ones(1, np.float32))
+    models.save(tmp_path / "quantised", content, **QUANTISED[what])
+    refused(gradient(tmp_path / "quantised", pair[1]), 3, "is quantised", "garbage")
+    refused(gradient(pair[0], tmp_path / "quantised"), 3, "is quantised")
+
+
+def test_eight_bit_floats_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    content = models.tensors(3)
+    content[NAME] = (by_code("F8_E4M3"), np.zeros((24, 16), np.uint8))  # type: ignore[assignment]
+    models.save(tmp_path / "fp8", content)
+    refused(gradient(tmp_path / "fp8", pair[1]), 3, "float8_e4m3fn")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("values", ["0.5", "1,0"])
+def test_values_that_are_not_finite_are_located(pair: tuple[Path, Path], which: int, value: float, values: str) -> None:
+    content = models.read(pair[which])
+    array = content[NAME][1].copy()
+    array[3, 5] = np.float32(value).view(np.uint32) >> 16
+    content[NAME] = (BF16, array)
+    shutil.rmtree(pair[which])
+    models.save(pair[which], content)
+    refused(gradient(*pair, values=values), 5, f"{pair[which].name}: {NAME}[3, 5] is not finite", "--allow-nonfinite")
+    assert sorted(path.name for path in pair[0].parent.iterdir()) == ["first", "second"]
+    result = gradient(*pair, "--allow-nonfinite", values=values)
+    assert result.exit_code == 0
+    assert "1 tensors hold values that are not finite" in result.output
+
+
+def test_a_damaged_tensor_that_is_not_read_does_no_harm(pair: tuple[Path, Path]) -> None:
+    content = models.read(pair[1])
+    content[NAME] = (BF16, np.full((24, 16), 0x7FC0, np.uint16))
+    models.save(pair[1], content)
+    assert gradient(*pair, values="0").exit_code == 0
+
+
+def test_overflow_counts_as_not_finite(tmp_path: Path) -> None:
+    content = models.tensors(1)
+    content[NAME] = (BF16, np.full((24, 16), 0x4780, np.uint16))  # 65536
+    for name in ("first", "second"):
+        models.save(tmp_path / name, content)
+    result = gradient(tmp_path / "first", tmp_path / "second", "--dtype", "float16")
+    refused(result, 5, f"{NAME}[0, 0] overflows float16")
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,0", "nan", "mpl:1", "mlp:x", "mlp:1:2"])
+def test_gradient_text_that_does_not_parse(pair: tuple[Path, Path], text: str) -> None:
+    refused(gradient(*pair, values=text), 2, "values")
+
+
+def test_a_block_given_twice(pair: tuple[Path, Path]) -> None:
+    refused(gradient(*pair, "--values", "mlp:1", "--values", "mlp:0"), 2, "mlp is given twice")
+
+
+@pytest.mark.parametrize("more", [["--filter", "no such"], ["--layers", "7:9"], ["--values", "attention:1", "--layers", "5:6"]])
+def test_a_selection_of_nothing(pair: tuple[Path, Path], more: list[str]) -> None:
+    refused(gradient(*pair, *more), 2, "selects none of the 21 tensors")
+
+
+CHOICES = ["--by=tensors", "--only=layer", "--dtype=bf16", "--arithmetic=exakt", "--on-missing=skip", "--max-shard-size=2XB"]
+
+
+@pytest.mark.parametrize("option", CHOICES)
+def test_choices_that_do_not_exist(pair: tuple[Path, Path], option: str) -> None:
+    refused(gradient(*pair, option), 2)
+
+
+def test_no_room_is_known_before_anything_is_read(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(pair[0])
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    refused(gradient(*pair), 6, "the disk has 0.00 GB free")
+    assert not (pair[0].parent / "out.partial").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_that_cannot_be_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    refused(gradient(*pair, out=locked / "out"), 6, "cannot be written")
+
+
+def test_an_output_below_a_file(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused(gradient(*pair, out=tmp_path / "file" / "out"), 6)
+
+
+@pytest.mark.parametrize("place", ["first", "first/sub", ".", "first/../second"])
+def test_an_output_in_the_way_of_an_input(pair: tuple[Path, Path], tmp_path: Path, place: str) -> None:
+    before = models.read(pair[0])
+    refused(gradient(*pair, "--overwrite", out=tmp_path / place), 6, "is, holds or lies inside the input")
+    assert models.read(pair[0]).keys() == before.keys()
+
+
+def test_an_output_that_links_to_an_input(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(pair[0])
+    refused(gradient(*pair, "--overwrite", out=tmp_path / "link"), 6, "is, holds or lies inside the input")
+
+
+def test_overwrite_does_not_delete_what_is_no_model(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    refused(gradient(*pair, "--overwrite", out=tmp_path / "thesis"), 6, "holds something other than a model")
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_two_merges_to_one_place(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    plan = blockmerge.plan(blockmerge.gradient(*map(str, pair), values=0.5))
+
+    def second(event: object) -> None:
+        if not isinstance(event, Started):
+            return
+        with pytest.raises(blockmerge.OutputError, match="another merge is writing it"):
+            blockmerge.merge(plan, tmp_path / "out")
+
+    blockmerge.merge(plan, tmp_path / "out", on_event=second)
+    assert (tmp_path / "out" / "config.json").is_file()
+    assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "rewrite"])
+def test_an_input_that_changes_while_it_is_read(pair: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
+    plan = blockmerge.plan(blockmerge.gradient(*map(str, pair), values=0.5))
+    path = pair[1] / "model.safetensors"
+    done: list[object] = []
+
+    def interfere(event: object) -> None:
+        if done:
+            return
+        done.append(event)
+        content = path.read_bytes()
+        path.write_bytes(content[:-100] if damage == "truncate" else content)
+
+    with pytest.raises(blockmerge.ModelError, match="changed while|was cut while"):
+        blockmerge.merge(plan, tmp_path / "out", on_event=interfere)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_weights_that_changed_since_the_plan(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    plan = blockmerge.plan(blockmerge.gradient(*map(str, pair), values=0.5))
+    models.save(pair[1], models.tensors(2, vocab=39))
+    with pytest.raises(blockmerge.ModelError, match="plan again"):
+        blockmerge.merge(plan, tmp_path / "out")
+
+
+def test_settings_that_change_meaning_are_warned_about(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    models.save(pair[1], models.tensors(2), rope_theta=1e6, max_position_embeddings=4096, eos_token_id=7)
+    (pair[0] / "chat_template.jinja").write_text("one")
+    (pair[1] / "chat_template.jinja").write_text("other")
+    plan = blockmerge.plan(blockmerge.gradient(*map(str, pair), values=0.5))
+    text = "\n".join(plan.warnings)
+    for key in ("rope_theta", "max_position_embeddings", "eos_token_id", "chat template"):
+        assert key in text
+
+
+def test_debug_shows_where_it_happened(pair: tuple[Path, Path]) -> None:
+    result = run("gradient", "missing folder", pair[1], "out", "--values", "1", "--debug")
+    assert isinstance(result.exception, blockmerge.ModelError)

@@ -1,0 +1,179 @@
+"""The kernels against their slow float64 twins, against torch, and against exact rational arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from blockmerge import kernels
+from blockmerge.dtypes import BF16, F16, F32, F64, DType
+from blockmerge.kernels import reference
+
+RATIOS = (0.3, 0.5, 0.7, 1e-5, 1 - 1e-5, 1.3, -0.2)
+PAIRS = list(itertools.product((BF16, F16, F32), repeat=2))
+
+
+def all_values(dtype: DType) -> np.ndarray:
+    """All 65,536 encodings of a 16-bit format."""
+    return np.arange(65536, dtype=np.uint16).view(dtype.storage)
+
+
+def sample(dtype: DType, count: int, seed: int) -> np.ndarray:
+    """Every kind of value: any bits for 16-bit formats; normal, huge, tiny and special numbers for wide ones."""
+    random = np.random.default_rng(seed)
+    if dtype.bits == 16:
+        return random.integers(0, 65536, count, dtype=np.uint16).view(dtype.storage)
+    values = random.normal(0, 1, count) * 10.0 ** random.integers(-44, 38, count)
+    values[:8] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 65519.99, 65520.0]
+    with np.errstate(over="ignore"):
+        return values.astype(dtype.storage)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal bits; any NaN of a wide format equals any other."""
+    if one.dtype.kind == "f":
+        return bool(((one == other) & (np.signbit(one) == np.signbit(other)) | (np.isnan(one) & np.isnan(other))).all())
+    return bool((one == other).all())
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+@pytest.mark.parametrize("out", [BF16, F16, F32])
+def test_convert_agrees_with_the_reference_on_every_encoding(dtype: DType, out: DType) -> None:
+    result = np.empty(65536, out.storage)
+    kernels.convert(all_values(dtype), result)
+    assert same(result, reference.convert(all_values(dtype), dtype, out))
+
+
+@pytest.mark.parametrize("out", [BF16, F16])
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_convert_rounds_wide_values_once_and_to_even(dtype: DType, out: DType) -> None:
+    exact = reference.decode(all_values(out), out)
+    exact = np.sort(exact[np.isfinite(exact)])
+    middles = (exact[:-1] + exact[1:]) / 2  # every tie there is
+    beside = np.concatenate([middles, np.nextafter(middles, np.inf), np.nextafter(middles, -np.inf), exact])
+    values = beside.astype(dtype.storage)
+    result = np.empty(values.size, out.storage)
+    kernels.convert(values, result)
+    assert same(result, reference.convert(values, dtype, out))
+
+
+@pytest.mark.parametrize("out", [BF16, F16])
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_lerp_agrees_with_the_reference_bit_for_bit(a: DType, b: DType, out: DType) -> None:
+    x, y, result = sample(a, 70001, 1), sample(b, 70001, 2), np.empty(70001, out.storage)
+    for ratio in RATIOS:
+        bad = kernels.lerp(x, y, result, np.float32(ratio), np.float32(1 - ratio))
+        expected = reference.lerp(x, a, y, b, out, ratio)
+        assert same(result, expected)
+        assert bad == (not np.isfinite(reference.decode(expected, out)).all())
+
+
+@pytest.mark.parametrize(("a", "b", "out"), [(F32, F32, F32), (BF16, F16, F32), (F64, BF16, BF16), (F32, F64, F16)])
+def test_lerp_wide_agrees_with_the_reference_bit_for_bit(a: DType, b: DType, out: DType) -> None:
+    x, y, result = sample(a, 70001, 3), sample(b, 70001, 4), np.empty(70001, out.storage)
+    for ratio in RATIOS:
+        kernels.lerp_wide(x, y, result, ratio, 1 - ratio)
+        assert same(result, reference.lerp_wide(x, a, y, b, out, ratio))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_blending_a_model_with_itself_gives_itself(dtype: DType) -> None:
+    x = all_values(dtype)
+    x = x[np.isfinite(reference.decode(x, dtype))]
+    result = np.empty_like(x)
+    for ratio in (ratio for ratio in RATIOS if 0 <= ratio <= 1):
+        assert not kernels.lerp(x, x, result, np.float32(ratio), np.float32(1 - ratio))
+        assert (result == x).all()
+
+
+def test_lerp_is_within_half_a_unit_and_a_little_of_the_exact_rational_result() -> None:
+    random = np.random.default_rng(5)
+    x, y = (reference.encode(random.normal(0, 0.02, 2000), BF16) for _ in range(2))
+    result = np.empty_like(x)
+    kernels.lerp(x, y, result, np.float32(0.3), np.float32(0.7))
+    share = Fraction(float(np.float32(0.3)))
+    got = reference.decode(result, BF16)
+    for a, b, value in zip(reference.decode(x, BF16), reference.decode(y, BF16), got, strict=True):
+        exact = (1 - share) * Fraction(float(a)) + share * Fraction(float(b))
+        unit = Fraction(2) ** (int(np.frexp(value)[1]) - 8)
+        assert abs(Fraction(float(value)) - exact) <= unit * Fraction(51, 100) + Fraction(2) ** -32
+
+
+@pytest.mark.parametrize("work", [F16, BF16, F32])
+@pytest.mark.parametrize("load", [F16, BF16, F32])
+def test_original_is_what_torch_computes(load: DType, work: DType) -> None:
+    torch = pytest.importorskip("torch")
+    a, b, result = sample(load, 70001, 6), sample(load, 70001, 7), np.empty(70001, np.int16)
+    like = {dtype: np.dtype(dtype.storage).type(0) for dtype in (BF16, F16, F32)}
+    loaded = [_torch(torch, values, load).to(getattr(torch, work.name)) for values in (a, b)]
+    for ratio in np.linspace(0.0, 1.0, 7):
+        shares = np.float32(1 - ratio), np.float32(ratio)
+        kernels.original(a, b, result, like[load], like[load], like[work], like[work], like[work], *shares)
+        expected = ((1 - ratio) * loaded[0] + ratio * loaded[1]).half().view(torch.int16).numpy()
+        nan = np.isnan(expected.view(np.float16))
+        assert (np.isnan(result.view(np.float16)) == nan).all()
+        assert (result == expected)[~nan].all()
+        twin = reference.original(
+            reference.decode(a, load), reference.decode(b, load), load=(load, load), work=(work, work), work_sum=work,
+            ratio=float(ratio),
+        )  # fmt: skip
+        assert (result == reference.encode(twin, F16)).all()
+
+
+def test_original_promotes_a_mixed_pair_as_torch_does() -> None:
+    torch = pytest.importorskip("torch")
+    a, b, result = sample(BF16, 70001, 8), sample(F16, 70001, 9), np.empty(70001, np.int16)
+    bf16, f16, f32 = np.uint16(0), np.int16(0), np.float32(0)
+    kernels.original(a, b, result, bf16, f16, bf16, f16, f32, np.float32(0.6), np.float32(0.4))
+    mixed = np.float64(0.6) * _torch(torch, a, BF16) + np.float64(0.4) * _torch(torch, b, F16)
+    expected = mixed.bfloat16().half().view(torch.int16).numpy()
+    nan = np.isnan(expected.view(np.float16))
+    assert (result == expected)[~nan].all()
+
+
+def _torch(torch, values: np.ndarray, dtype: DType):  # noqa: ANN001, ANN202
+    carrier = np.int16 if dtype.bits == 16 else np.float32
+    return torch.from_numpy(values.view(carrier).copy()).view(getattr(torch, dtype.name))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32, F64])
+def test_nonfinite_values_are_found_wherever_they_stand(dtype: DType) -> None:
+    values = reference.encode(np.linspace(-1, 1, 100), dtype)
+    assert not kernels.nonfinite(values)
+    assert kernels.first_nonfinite(values) == -1
+    for place, what in ((0, np.nan), (57, np.inf), (99, -np.inf)):
+        damaged = values.copy()
+        damaged[place] = reference.encode(np.array([what]), dtype)[0]
+        assert kernels.nonfinite(damaged)
+        assert kernels.first_nonfinite(damaged) == place
+
+
+def test_float16_without_hardware_support_gives_the_same_bits() -> None:
+    script = (
+        "import hashlib, numpy as np\n"
+        "from blockmerge import kernels\n"
+        "from blockmerge.kernels import bits\n"
+        "h = hashlib.sha256()\n"
+        "a = np.arange(65536, dtype=np.uint16)\n"
+        "for x in (a, a.view(np.int16)):\n"
+        "    for kind in (np.int16, np.float32):\n"
+        "        out = np.empty(a.size, kind)\n"
+        "        kernels.convert(x, out)\n"
+        "        h.update(np.nan_to_num(out, nan=7.0).tobytes() if kind is np.float32 else out.tobytes())\n"
+        "print(bits.HALF_IN_HARDWARE, h.hexdigest())\n"
+    )
+    printed = []
+    for name in ("", "generic"):
+        env = {**os.environ, "BLOCKMERGE_CACHE": os.devnull, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
+        if not name:
+            env = {**os.environ}
+        printed.append(subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True))
+    (_, fast), (half, slow) = (run.stdout.split() for run in printed)
+    assert fast == slow
+    assert half == "False"
