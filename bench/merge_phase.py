@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import blockmerge
-import blockmerge.kernels  # noqa: F401 - imported here so that the phase holds the merge alone
+import blockmerge.kernels
 
 if __name__ == "__main__":
     first, second, out, values = sys.argv[1:]

@@ -88,7 +88,9 @@ def side_by_side(folder: Path, gigabytes: float, rounds: int, mergekit: str | No
         seconds = [run.phase if name == "merge phase" else run.seconds for run in found]
         ratios = [s / base.seconds for s, base in zip(seconds, runs["parallel copy"], strict=True) if s is not None]
         peak = max(run.peak for run in found) / 1e6
-        print(f"{name:<18}{statistics.median(s for s in seconds if s):>9.2f}{statistics.median(ratios):>9.2f}{peak:>9.0f}")
+        print(
+            f"{name:<18}{statistics.median(s for s in seconds if s):>9.2f}{statistics.median(ratios):>9.2f}{peak:>9.0f}"
+        )
     if mergekit:
         pairs = zip(runs["mergekit linear"], runs["blockmerge"], strict=True)
         print(f"mergekit / blockmerge: {statistics.median(a.seconds / b.seconds for a, b in pairs):.1f} x")

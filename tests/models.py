@@ -47,7 +47,9 @@ def tensors(seed: int, *, vocab: int = 40, layers: int = 2, dtype: DType = BF16,
     return {name: (dtype, reference.encode(random.normal(0, 0.05, shape), dtype)) for name, shape in shapes.items()}
 
 
-def save(folder: Path, content: Tensors, config: dict[str, Any] | None = None, *, shards: int = 1, **changes: Any) -> Path:
+def save(
+    folder: Path, content: Tensors, config: dict[str, Any] | None = None, *, shards: int = 1, **changes: Any
+) -> Path:
     """Write a model folder; ``changes`` go into its config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**(CONFIG if config is None else config), **changes}))

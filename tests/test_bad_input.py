@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import models
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import blockmerge
+import models
 from blockmerge.cli import main
 from blockmerge.dtypes import BF16, F32, by_code
 from blockmerge.execution import Started, writer
@@ -151,7 +151,9 @@ def test_another_size_of_the_family_is_explained(tmp_path: Path, pair: tuple[Pat
 
 def test_tensors_of_one_model_only_are_listed_or_kept(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     models.save(tmp_path / "deep", models.tensors(2, layers=3), num_hidden_layers=3)
-    refused(gradient(pair[0], tmp_path / "deep"), 4, "9 tensors of deep are not in first", "and 3 more", "--on-missing keep")
+    refused(
+        gradient(pair[0], tmp_path / "deep"), 4, "9 tensors of deep are not in first", "and 3 more", "--on-missing keep"
+    )
     refused(gradient(tmp_path / "deep", pair[0]), 4, "9 tensors of deep are not in first")
     result = gradient(tmp_path / "deep", pair[0], "--on-missing", "keep")
     assert result.exit_code == 0, result.output
@@ -231,12 +233,21 @@ def test_a_block_given_twice(pair: tuple[Path, Path]) -> None:
     refused(gradient(*pair, "--values", "mlp:1", "--values", "mlp:0"), 2, "mlp is given twice")
 
 
-@pytest.mark.parametrize("more", [["--filter", "no such"], ["--layers", "7:9"], ["--values", "attention:1", "--layers", "5:6"]])
+@pytest.mark.parametrize(
+    "more", [["--filter", "no such"], ["--layers", "7:9"], ["--values", "attention:1", "--layers", "5:6"]]
+)
 def test_a_selection_of_nothing(pair: tuple[Path, Path], more: list[str]) -> None:
     refused(gradient(*pair, *more), 2, "selects none of the 21 tensors")
 
 
-CHOICES = ["--by=tensors", "--only=layer", "--dtype=bf16", "--arithmetic=exakt", "--on-missing=skip", "--max-shard-size=2XB"]
+CHOICES = [
+    "--by=tensors",
+    "--only=layer",
+    "--dtype=bf16",
+    "--arithmetic=exakt",
+    "--on-missing=skip",
+    "--max-shard-size=2XB",
+]
 
 
 @pytest.mark.parametrize("option", CHOICES)
@@ -309,7 +320,7 @@ def test_an_input_that_changes_while_it_is_read(pair: tuple[Path, Path], tmp_pat
         content = path.read_bytes()
         path.write_bytes(content[:-100] if damage == "truncate" else content)
 
-    with pytest.raises(blockmerge.ModelError, match="changed while|was cut while"):
+    with pytest.raises(blockmerge.ModelError, match=r"changed while|was cut while"):
         blockmerge.merge(plan, tmp_path / "out", on_event=interfere)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "second"]
 

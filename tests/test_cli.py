@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import blockmerge
+import models
 from blockmerge.cli import main
 from blockmerge.cli.original import main as original
 from blockmerge.dtypes import F32

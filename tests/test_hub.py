@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[hubserver.FakeH
             "HF_TOKEN_PATH": str(home / "token"),
             "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
             "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_TELEMETRY": True,  # it asks the Hub for things of its own, once in a process
         }.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -113,7 +115,7 @@ def refusal(repo_id: str = "org/model", revision: str | None = None) -> str:
 
 def run(hub: hubserver.FakeHub, home: Path, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """``code`` in a process whose environment leads to ``hub``."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     kept["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     environment = kept | hub.environment(home) | variables
     code = "from blockmerge.sources.hub import download\n" + code
@@ -156,7 +158,7 @@ BESIDES = named(
     "README.md",
     "LICENSE",
     "LICENSE.md",
-    "NOTICE.txt",
+    "NOTICE",
 )
 
 
@@ -211,6 +213,10 @@ def test_what_is_in_the_cache_is_not_fetched_again(hub):
 )
 def test_only_plain_names_in_known_places_are_wanted(name, wanted):
     assert (name in needed_files([name, SINGLE])) is wanted
+
+
+def test_shards_are_left_alone_where_one_file_has_it_all():
+    assert needed_files([SINGLE, INDEX, "part.safetensors"], ["part.safetensors"]) == [SINGLE]
 
 
 def test_names_are_taken_literally_and_not_as_patterns(hub):
@@ -281,7 +287,7 @@ def test_a_branch_that_moves_during_the_download_is_not_mixed(hub, monkeypatch):
         (["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], "and 1 more"),
         (["config.json", "model-q4.gguf"], "only model-q4.gguf"),
         (["config.json", "model.fp16.safetensors"], "only model.fp16.safetensors"),
-        (["config.json"], f"has neither {SINGLE} nor {INDEX};"),
+        (["config.json"], f"has no weights (neither {SINGLE} nor {INDEX})"),
         (["adapter_config.json", "adapter_model.safetensors"], "is an adapter"),
         ([SINGLE], "has no config.json"),
     ],
@@ -387,18 +393,21 @@ def test_an_impossible_id_is_refused_without_asking(hub, repo_id):
 # ---- trouble ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("status", "said"), [(403, "the Hub refuses"), (404, "error 404"), (410, "error 410")])
+@pytest.mark.parametrize(
+    ("status", "said"), [(403, "the Hub refuses"), (404, "error 404; check id"), (429, "had too many requests")]
+)
 def test_other_refusals_are_explained(hub, status, said):
     hub.add("org/model").commit(single())
     hub.failing["/resolve/.*safetensors"] = status
     assert said in refusal()
 
 
-@pytest.mark.parametrize(("status", "said"), [(429, "429"), (500, "500"), (503, "503"), (0, "")])
-def test_a_hub_out_of_order_is_named_with_a_remedy(hub, status, said):
+@pytest.mark.parametrize("status", [0, 408, 429, 500, 503])
+def test_a_hub_out_of_order_is_named_with_a_remedy(hub, status):
     hub.failing["/api/"] = status
+    trouble = f"answers with error {status}," if status else "cannot be reached (RemoteProtocolError"
     text = refusal()
-    assert f"the Hub at {hub.url} cannot be reached (" in text and said in text and "try later" in text
+    assert f"the Hub at {hub.url} {trouble}" in text and "try later" in text
 
 
 @pytest.mark.parametrize(("where", "status"), [("/tree/", 0), ("/tree/", 500), ("/resolve/", 0), ("/resolve/", 500)])
@@ -440,7 +449,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, monkeypatch):
     assert ranges[:2] == [None, f"bytes={half}-"] and len(ranges) == 3
 
 
-def test_a_download_that_keeps_breaking_off_leaves_nothing_that_looks_whole(hub, monkeypatch):
+def test_a_download_that_keeps_breaking_off_leaves_nothing_that_looks_whole(hub):
     hub.add("org/model").commit(single())
     hub.cuts[SINGLE] = 1000
     assert "start again" in refusal()
@@ -468,6 +477,22 @@ def test_whatever_the_client_raises_becomes_a_line(hub, monkeypatch):
     assert "(RuntimeError: xet: internal [31merror)" in refusal()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(111, "Connection refused"),
+        TimeoutError(110, "Connection timed out"),
+        socket.gaierror(-2, "Name or service not known"),
+    ],
+)
+def test_network_errors_of_the_system_are_not_taken_for_those_of_the_disk(hub, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    assert f"cannot be reached ({type(error).__name__}: " in refusal()
+
+
 def test_an_interrupt_stays_an_interrupt(hub, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
@@ -477,11 +502,13 @@ def test_an_interrupt_stays_an_interrupt(hub, monkeypatch):
         download("org/model", None)
 
 
-def test_a_cache_that_cannot_be_written_is_named(hub, home):
+@pytest.mark.parametrize("place", [".", "hub"])
+def test_a_cache_that_cannot_be_written_is_named(hub, home, place):
     hub.add("org/model").commit(single())
-    home.write_text("a file, where the folder should be")
+    (home / place).parent.mkdir(exist_ok=True)
+    (home / place).write_text("a file, where the folder should be")
     text = refusal()
-    assert str(home) in text and "HF_HOME" in text
+    assert str(home / place) in text and "HF_HOME" in text and "cannot be reached" not in text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
@@ -524,7 +551,7 @@ def test_offline_a_model_that_is_not_in_the_cache_says_so(hub, home, monkeypatch
         download("org/model", None)
     offline(monkeypatch)
     text = refusal(revision=revision)
-    assert "offline mode is on (HF_HUB_OFFLINE" in text and "unset it to download" in text and str(home / "hub") in text
+    assert "offline mode is on (HF_HUB_OFFLINE" in text and "unset the variable" in text and str(home / "hub") in text
 
 
 @pytest.mark.parametrize("gone", ["first-half.safetensors", "README.md", INDEX])

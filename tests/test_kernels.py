@@ -137,7 +137,7 @@ def test_original_promotes_a_mixed_pair_as_torch_does() -> None:
     assert (result == expected)[~nan].all()
 
 
-def _torch(torch, values: np.ndarray, dtype: DType):  # noqa: ANN001, ANN202
+def _torch(torch, values: np.ndarray, dtype: DType):
     carrier = np.int16 if dtype.bits == 16 else np.float32
     return torch.from_numpy(values.view(carrier).copy()).view(getattr(torch, dtype.name))
 
@@ -173,7 +173,9 @@ def test_float16_without_hardware_support_gives_the_same_bits() -> None:
         env = {**os.environ, "BLOCKMERGE_CACHE": os.devnull, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
         if not name:
             env = {**os.environ}
-        printed.append(subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True))
+        printed.append(
+            subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True)
+        )
     (_, fast), (half, slow) = (run.stdout.split() for run in printed)
     assert fast == slow
     assert half == "False"

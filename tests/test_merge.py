@@ -6,12 +6,12 @@ import hashlib
 import json
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 import yaml
 
 import blockmerge
+import models
 from blockmerge.dtypes import BF16, F16, F32, F64, DType, by_code
 from blockmerge.execution import Finished, Started, TensorDone, executor
 from blockmerge.kernels import reference
@@ -28,7 +28,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return first, second
 
 
-def merge(first: Path, second: Path, out: Path, *, how: dict | None = None, **recipe) -> Finished:  # noqa: ANN003
+def merge(first: Path, second: Path, out: Path, *, how: dict | None = None, **recipe) -> Finished:
     plan = blockmerge.plan(blockmerge.gradient(str(first), str(second), **recipe))
     return blockmerge.merge(plan, out, **(how or {}))
 

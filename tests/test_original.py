@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 
 import checkpoints  # noqa: E402
 import oracle  # noqa: E402
-
 from blockmerge.cli.original import main  # noqa: E402
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -88,19 +87,19 @@ def two(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         (str([k / 50 for k in range(50)]), {}),
     ],
 )
-def test_every_flag(tmp_path: Path, two, gradient: str, flags: dict[str, Any]) -> None:  # noqa: ANN001
+def test_every_flag(tmp_path: Path, two, gradient: str, flags: dict[str, Any]) -> None:
     first, second = two(layers=12 if "layer_only" in flags else 3)
     check_flags(tmp_path, first, second, gradient, **flags)
 
 
 @pytest.mark.parametrize(("stored", "loaded"), itertools.product(DTYPES, DTYPES))
-def test_every_dtype_on_disk_and_in_the_config(tmp_path: Path, two, stored: str, loaded: str) -> None:  # noqa: ANN001
+def test_every_dtype_on_disk_and_in_the_config(tmp_path: Path, two, stored: str, loaded: str) -> None:
     first, second = two(dtype=stored, config_dtype=loaded, other_dtype="float32", other_config_dtype="bfloat16")
     check_flags(tmp_path, first, second, "[0.9, 0.4, 0.1]")
 
 
 @pytest.mark.parametrize("dtypes", list(itertools.product(DTYPES, DTYPES)))
-def test_the_yaml_edition_blends_in_the_loaded_dtypes(tmp_path: Path, two, dtypes: tuple[str, str]) -> None:  # noqa: ANN001
+def test_the_yaml_edition_blends_in_the_loaded_dtypes(tmp_path: Path, two, dtypes: tuple[str, str]) -> None:
     first, second = two(dtype=dtypes[0], other_dtype=dtypes[1])
     check_operations(
         tmp_path,
@@ -117,13 +116,13 @@ def test_the_yaml_edition_blends_in_the_loaded_dtypes(tmp_path: Path, two, dtype
 
 @pytest.mark.parametrize(("tied", "other_tied"), itertools.product((True, False), repeat=2))
 @pytest.mark.parametrize("custom_filter", [None, "embed_tokens", "lm_head"])
-def test_tied_and_untied(tmp_path: Path, two, tied: bool, other_tied: bool, custom_filter: str | None) -> None:  # noqa: ANN001
+def test_tied_and_untied(tmp_path: Path, two, tied: bool, other_tied: bool, custom_filter: str | None) -> None:
     first, second = two(tied=tied, other_tied=other_tied)
     check_flags(tmp_path, first, second, "[0.9, 0.2]", custom_filter=custom_filter)
 
 
 @pytest.mark.parametrize(("tied", "other_tied"), itertools.product((True, False), repeat=2))
-def test_operations_on_tied_names_compound(tmp_path: Path, two, tied: bool, other_tied: bool) -> None:  # noqa: ANN001
+def test_operations_on_tied_names_compound(tmp_path: Path, two, tied: bool, other_tied: bool) -> None:
     first, second = two(tied=tied, other_tied=other_tied)
     operations = [
         {"operation": "lm_head", "filter": "lm_head", "gradient_values": [0.75]},
@@ -134,7 +133,7 @@ def test_operations_on_tied_names_compound(tmp_path: Path, two, tied: bool, othe
 
 
 @pytest.mark.parametrize("equal", [True, False])
-def test_heads_stored_twice(tmp_path: Path, two, equal: bool) -> None:  # noqa: ANN001
+def test_heads_stored_twice(tmp_path: Path, two, equal: bool) -> None:
     first, second = two(tied=True)
     checkpoints.store_head(first, equal=equal)
     check_flags(tmp_path, first, second, "[0.9, 0.2]")
@@ -142,12 +141,12 @@ def test_heads_stored_twice(tmp_path: Path, two, equal: bool) -> None:  # noqa: 
 
 @pytest.mark.parametrize(("vocab", "other_vocab"), [(64, 60), (60, 64)])
 @pytest.mark.parametrize("tied", [True, False])
-def test_vocabularies_of_two_sizes(tmp_path: Path, two, vocab: int, other_vocab: int, tied: bool) -> None:  # noqa: ANN001
+def test_vocabularies_of_two_sizes(tmp_path: Path, two, vocab: int, other_vocab: int, tied: bool) -> None:
     first, second = two(vocab=vocab, other_vocab=other_vocab, tied=tied)
     check_flags(tmp_path, first, second, "[0.7, 0.4]")
 
 
-def test_values_that_are_not_finite_pass(tmp_path: Path, two) -> None:  # noqa: ANN001
+def test_values_that_are_not_finite_pass(tmp_path: Path, two) -> None:
     first, second = two(dtype="float32")
     name = "model.layers.1.mlp.up_proj.weight"
     checkpoints.set_values(first, name, {0: float("nan"), 5: float("inf"), 9: 1e5, 11: -0.0, 13: 65519.9})
@@ -155,13 +154,13 @@ def test_values_that_are_not_finite_pass(tmp_path: Path, two) -> None:  # noqa: 
     check_flags(tmp_path, first, second, "[1.0, 0.0]")
 
 
-def test_rotary_frequencies_in_the_file_take_no_position(tmp_path: Path, two) -> None:  # noqa: ANN001
+def test_rotary_frequencies_in_the_file_take_no_position(tmp_path: Path, two) -> None:
     first, second = two()
     checkpoints.add_inv_freq(first)
     check_flags(tmp_path, first, second, "[0.9, 0.2]")
 
 
-def test_shards(tmp_path: Path, two) -> None:  # noqa: ANN001
+def test_shards(tmp_path: Path, two) -> None:
     first, second = two(shard_size="10KB")
     check_flags(tmp_path, first, second, "[0.9, 0.2]", max_shard_size="20KB")
     assert (tmp_path / "ours" / checkpoints.INDEX).is_file()
@@ -169,6 +168,6 @@ def test_shards(tmp_path: Path, two) -> None:  # noqa: ANN001
 
 @pytest.mark.parametrize("make", [checkpoints.make_gpt2, checkpoints.make_qwen2, checkpoints.make_gemma2])
 @pytest.mark.parametrize("flags", [{}, {"layer_only": True}, {"custom_filter": "mlp"}])
-def test_other_architectures(tmp_path: Path, make, flags: dict[str, Any]) -> None:  # noqa: ANN001
+def test_other_architectures(tmp_path: Path, make, flags: dict[str, Any]) -> None:
     first, second = (make(tmp_path / name, seed=seed) for seed, name in enumerate(("first", "second")))
     check_flags(tmp_path, first, second, "[0.9, 0.2, 0.4]", **flags)

@@ -33,7 +33,7 @@ def file_of(header: Any, data: bytes = b"", raw: bytes | None = None) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def read(content: bytes):  # noqa: ANN201
+def read(content: bytes):
     return read_header(io.BytesIO(content), len(content), "x.safetensors")
 
 
@@ -60,8 +60,14 @@ HOSTILE = {
     "not UTF-8": (file_of(None, raw=b'{"\xff":1}'), "UTF-8"),
     "deep nesting": (file_of(None, raw=b'{"a":' + b"[" * 200000 + b"}"), "JSON"),
     "a list": (file_of(None, raw=b"[]"), "does not start with"),
-    "duplicate name": (file_of(None, b"\0", raw=b'{"a":%s,"a":%s}' % ((json.dumps(entry(0, 1)).encode(),) * 2)), "twice"),
-    "duplicate field": (file_of(None, b"\0", raw=b'{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}'), "twice"),
+    "duplicate name": (
+        file_of(None, b"\0", raw=b'{"a":%s,"a":%s}' % ((json.dumps(entry(0, 1)).encode(),) * 2)),
+        "twice",
+    ),
+    "duplicate field": (
+        file_of(None, b"\0", raw=b'{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}'),
+        "twice",
+    ),
     "unknown field": (file_of({"a": {**entry(0, 1), "x": 1}}, b"\0"), "needs exactly"),
     "metadata null": (file_of({"__metadata__": None}), "__metadata__"),
     "metadata number": (file_of({"__metadata__": {"a": 1}}), "__metadata__"),
@@ -114,7 +120,9 @@ shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 
 
 @given(
-    st.dictionaries(names, st.tuples(st.sampled_from(["BF16", "F16", "F32", "I64", "BOOL", "F8_E4M3"]), shapes), max_size=6)
+    st.dictionaries(
+        names, st.tuples(st.sampled_from(["BF16", "F16", "F32", "I64", "BOOL", "F8_E4M3"]), shapes), max_size=6
+    )
 )
 def test_what_we_build_the_library_reads(tmp_path_factory: pytest.TempPathFactory, layout: dict[str, Any]) -> None:
     specs = [TensorSpec(name, by_code(code), shape) for name, (code, shape) in layout.items() if name.isprintable()]  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """Regenerate ``src/blockmerge/architectures/orders.json`` from the model classes of the installed transformers.
 
-    python tools/make_order_tables.py                 write the table (some minutes)
+    python tools/make_order_tables.py                 write the table (ten minutes)
     python tools/make_order_tables.py NAME...         print the entries of these classes, write nothing
 
 Every class is built on the meta device, where tensors have no storage, at its default depth; and again with one
@@ -16,14 +16,15 @@ The file holds names and nothing else:
     renames        [pattern, replacement] that lead from names in old checkpoints to names of modules, for all classes
     architectures  class name ->
         order      the tree. A string lists a module's own tensors; an object its children in order, with the own
-                   tensors under the key "". A child that starts with ``+`` exists in checkpoints only: loading fuses
-                   what is below it. "=Class a.b" stands for the subtree a.b of another class
+                   tensors under the key "", a lone child joined to its parent by a dot. A child that starts with
+                   ``+`` exists in checkpoints only: loading fuses what is below it. "=Class a.b" stands for the
+                   subtree a.b of another class. A list holds kinds of layers whose children come in other orders
         base       path of the bare model, a prefix that its checkpoints may lack
         tied       name -> name whose storage it shares when tie_word_embeddings is on; ``tie`` is the default
         buffers    persistent buffers, folded
         ignored    patterns of names that loading drops silently
         renames    as above, for this class
-        stack      path of the decoder's layers, and ``depth``, the keys that lead to their number in config.json
+        stack      path of the decoder's layers, and ``depth``, where config.json has their number
         tail       tensors of the last N layers that loading drops, N being a setting of config.json
         text       [path, model_type] of a language model that config.json may exchange for another
 """
@@ -52,9 +53,18 @@ CAUSAL = "MODEL_FOR_CAUSAL_LM_MAPPING"
 FAMILIES = (
     CAUSAL,
     "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
-    "MODEL_FOR_MULTIMODAL_LM_MAPPING",
     "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
 )
+# Combinations of any two models, a name for each expert, transcription, diffusion: no merged language models.
+LEFT_OUT = {
+    "DiffusionGemmaForBlockDiffusion",
+    "EncoderDecoderModel",
+    "Nemotron3_5TranscribeForConditionalGeneration",
+    "NllbMoeForConditionalGeneration",
+    "SwitchTransformersForConditionalGeneration",
+    "VisionEncoderDecoderModel",
+}
+
 
 _ROPES = {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("full_attention", "sliding_attention")}
 
@@ -76,15 +86,11 @@ REPAIRS: dict[str, dict[tuple[str | None, str], Any]] = {
     "CohereCompassForCausalLM": {(None, "rope_parameters"): _ROPES},
     "CohereCompassForConditionalGeneration": {("text_config", "rope_parameters"): _ROPES},
     "DeepseekOcr2ForConditionalGeneration": {
+        ("text_config", "num_hidden_layers"): 12,
         ("text_config", "mlp_layer_types"): ["dense"] + ["sparse"] * 11,
         ("text_config", "n_routed_experts"): 8,
         ("text_config", "n_shared_experts"): 2,
         ("text_config", "num_experts_per_tok"): 2,
-        ("text_config", "moe_intermediate_size"): 64,
-    },
-    "DiffusionGemmaForBlockDiffusion": {
-        ("text_config", "num_experts"): 4,
-        ("text_config", "top_k_experts"): 2,
         ("text_config", "moe_intermediate_size"): 64,
     },
     "Dots1ForCausalLM": {(None, "n_routed_experts"): 4, (None, "n_shared_experts"): 1},
@@ -405,7 +411,7 @@ def tail(cls: type[PreTrainedModel], model: PreTrainedModel) -> Any:
     names = {match[1] for pattern in patterns or () if (match := re.search(r"layers\.\d+\.(\w+\.\w+)$", pattern))}
     if not names:
         return None
-    return {"count": [*filter(None, [part]), key], "default": getattr(config, key), "names": sorted(names)}
+    return {"count": ".".join(filter(None, [part, key])), "default": getattr(config, key), "names": sorted(names)}
 
 
 # --- One class --------------------------------------------------------------------------------------------------
@@ -432,7 +438,7 @@ def stack(model: PreTrainedModel) -> dict[str, Any]:
         if isinstance(module, torch.nn.ModuleList) and key and len(module) == getattr(config, key)
         if owner(model, path).config is config
     ]
-    return {"stack": paths[0], "depth": [*filter(None, [part]), key]} if len(paths) == 1 else {}
+    return {"stack": paths[0], "depth": ".".join(filter(None, [part, key]))} if len(paths) == 1 else {}
 
 
 def exchangeable_text(model: PreTrainedModel) -> Any:
@@ -459,7 +465,7 @@ def describe(cls: type[PreTrainedModel]) -> dict[str, Any]:
         extra = separate_experts(names, get_model_conversion_mapping(observed, add_legacy=False))
         root.observe([name.split(".") for name in [*names, *extra]])
         buffers |= {folded_name(name) for name, _ in observed.named_buffers() if name in names}
-    tie = bool(getattr(model.config, "tie_word_embeddings", False))
+    tie = bool(getattr(model.config, "tie_word_embeddings", False) or model.all_tied_weights_keys)
     entry: dict[str, Any] = {"tie": tie, **stack(model), "tail": tail(cls, model), "text": exchangeable_text(model)}
     entry["base"] = cls.base_model_prefix if hasattr(model, cls.base_model_prefix or " ") else None
     entry["ignored"] = ignored(model)
@@ -482,6 +488,8 @@ def classes() -> tuple[dict[str, type[PreTrainedModel]], dict[str, str]]:
         for config_class in mapping:
             listed = mapping[config_class]
             for cls in listed if isinstance(listed, tuple) else (listed,):
+                if cls.__name__ in LEFT_OUT:
+                    continue
                 found.setdefault(cls.__name__, cls)
                 model_types.setdefault(config_class.model_type, cls.__name__)
     return found, model_types
@@ -497,23 +505,30 @@ def share(entries: dict[str, dict[str, Any]]) -> None:
         text = json.dumps(tree)
         if text in seen:
             return seen[text]
-        if len(text) > 160:
+        if len(text) > 90:
             seen[text] = f"={name} {path}".rstrip()
-        return {key: visit(child, f"{path}.{key}".lstrip("."), name) for key, child in tree.items()}
+        short: dict[str, Any] = {}
+        for key, child in tree.items():
+            joined = key
+            while isinstance(child, dict) and len(child) == 1:
+                [(last, child)] = child.items()
+                joined = f"{joined}.{last}"
+            short[joined] = visit(child, f"{path}.{joined}".lstrip("."), name)
+        return short
 
     for name in sorted(entries, key=lambda name: (name != "LlamaForCausalLM", name)):
         entries[name]["order"] = visit(entries[name]["order"], "", name)
 
 
 def render(value: Any, indent: str = "") -> str:
-    """JSON with one line for each module, pair and entry, so that a change shows where it is."""
-    inner = indent + " "
-    if isinstance(value, dict) and value:
-        rows = [f"{inner}{json.dumps(key)}: {render(child, inner)}" for key, child in value.items()]
-        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(child, list | dict) for child in value):
+    """JSON that breaks lines where a module, a pair or an entry begins, so that a change shows where it is."""
+    text, inner = json.dumps(value), indent + " "
+    if len(text) + len(indent) < 116 or not isinstance(value, dict | list):
+        return text
+    if isinstance(value, list):
         return "[\n" + ",\n".join(inner + render(child, inner) for child in value) + f"\n{indent}]"
-    return json.dumps(value)
+    rows = (f"{inner}{json.dumps(key)}: {render(child, inner)}" for key, child in value.items())
+    return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
 
 
 def make(names: Iterable[str] = ()) -> dict[str, Any]:

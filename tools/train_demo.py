@@ -40,8 +40,9 @@ BRANCHING = 0.3  # learning rate at which the finetunes part, as a share of the 
 
 HELD_OUT_MODULE = "csv.py"  # 16 KB, and nothing else in the library repeats it
 HELD_OUT_PROSE = 16 * 1024
-# Tests and bundled data are not code to learn from; _sysconfigdata records the paths of one machine.
+# Tests and tables are no code to learn from, and what was configured for one machine names its paths.
 SKIPPED = {"encodings", "idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages", "test", "tests"}
+CONFIGURED = ("config-", "_sysconfigdata")
 
 CARD = """\
 ---
@@ -71,13 +72,15 @@ Trained by `tools/train_demo.py` on {code_bytes:.1f} MB of the Python {python} s
 def read_code() -> tuple[list[bytes], bytes]:
     """Modules of the standard library to learn from, and the one held out."""
     root = Path(sysconfig.get_path("stdlib"))
-    modules = [
+    modules = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    learned = [
         path
-        for path in sorted(root.rglob("*.py"))
-        if not SKIPPED.intersection(path.relative_to(root).parts) and not path.name.startswith("_sysconfigdata")
+        for path in modules
+        if path.name != HELD_OUT_MODULE
+        and not SKIPPED.intersection(path.parts)
+        and not path.parts[0].startswith(CONFIGURED)
     ]
-    held_out = root / HELD_OUT_MODULE
-    return [path.read_bytes() for path in modules if path != held_out], held_out.read_bytes()
+    return [(root / path).read_bytes() for path in learned], (root / HELD_OUT_MODULE).read_bytes()
 
 
 def read_prose(path: Path) -> tuple[list[bytes], bytes]:
@@ -112,7 +115,7 @@ def new_model() -> LlamaForCausalLM:
 
 
 class Muon:
-    """Momentum whose every update is made orthogonal: learns from a third of the text that AdamW needs here.
+    """Momentum whose every update is made orthogonal: learns more from each window than AdamW does.
 
     torch.optim.Muon iterates in bfloat16, one matrix at a time, which is many times slower on a CPU without
     bfloat16 instructions. This one iterates in float32 on all matrices of a shape at once.
@@ -220,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the models of `blockmerge demo`; see the top of this file.")
     parser.add_argument("--prose", type=Path, required=True, metavar="FILE", help="plain text in English")
     parser.add_argument("--output", type=Path, default=demo, metavar="FOLDER", help="where models/ and text/ go")
-    parser.add_argument("--steps", type=int, default=1500, help="steps on both kinds of text (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=1800, help="steps on both kinds of text (default %(default)s)")
     parser.add_argument("--finetune-steps", type=int, default=400, help="then on one kind (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

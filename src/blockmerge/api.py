@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
-from blockmerge.planning import Inspection, InputModel, Plan, inspect_source, make_plan
+from blockmerge.planning import InputModel, Inspection, Plan, inspect_source, make_plan
 from blockmerge.recipes import Recipe, load_recipe
-from blockmerge.sources import LocalSource, ModelLocation, Source, locate, open_model, read_card
+from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
 if TYPE_CHECKING:
     from blockmerge.execution import Event, Finished
@@ -31,16 +31,17 @@ def inspect(model: str | Path) -> Inspection:
         return inspect_source(source)
 
 
-def plan(recipe: Recipe | str | Path) -> Plan:
+def plan(recipe: Recipe | str | Path, *, quiet: bool = False) -> Plan:
     """Work out everything that a merge will do, from the headers of its inputs; no weight is read.
 
     :param recipe: what :func:`blockmerge.gradient` returns, or the path of a recipe file.
+    :param quiet: show no progress of downloads from the Hub.
 
     Raises :class:`~blockmerge.errors.BlockmergeError`: one problem, or all of them as
     :class:`~blockmerge.errors.Problems`.
     """
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    locations = _locate_all(wanted.models)
+    locations = _locate_all(wanted.models, quiet=quiet)
     with _opened(locations) as sources:
         inputs = [
             InputModel(reference, location, source.fingerprint(), read_card(location.folder))
@@ -81,7 +82,7 @@ def merge(
             threads=threads,
             overwrite=overwrite,
             allow_nonfinite=allow_nonfinite,
-            emit=on_event or _ignore,
+            emit=on_event or (lambda event: None),
         )
 
 
@@ -104,17 +105,13 @@ def draw(plan: Plan, path: str | Path) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _ignore(event: Event) -> None:
-    del event
-
-
-def _locate_all(references: Sequence[str]) -> list[ModelLocation]:
+def _locate_all(references: Sequence[str], *, quiet: bool) -> list[ModelLocation]:
     """All locations, or all problems with them."""
     found: list[ModelLocation] = []
     problems: list[BlockmergeError] = []
     for reference in dict.fromkeys(references):
         try:
-            found.append(locate(reference))
+            found.append(locate(reference, quiet=quiet))
         except BlockmergeError as error:
             problems.append(error)
     raise_all(problems)
@@ -123,16 +120,14 @@ def _locate_all(references: Sequence[str]) -> list[ModelLocation]:
 
 
 @contextmanager
-def _opened(locations: Sequence[ModelLocation]) -> Iterator[list[Source]]:
+def _opened(locations: Sequence[ModelLocation]) -> Generator[list[Source]]:
     """The models at ``locations``, open; all problems of opening them at once."""
     with ExitStack() as stack:
         sources: list[Source] = []
         problems: list[BlockmergeError] = []
         for location in locations:
             try:
-                source: LocalSource = stack.enter_context(contextlib.closing(open_model(location)))
-                source.config  # noqa: B018 - a broken config belongs to the problems of opening
-                sources.append(source)
+                sources.append(stack.enter_context(contextlib.closing(open_model(location))))
             except BlockmergeError as error:
                 problems.append(error)
         raise_all(problems)

@@ -72,7 +72,7 @@ class OutputError(BlockmergeError):
     exit_code = 6
 
 
-class Problems(BlockmergeError):
+class Problems(BlockmergeError):  # noqa: N818 - it is several
     """Several errors found together; ``problems`` holds them in the order in which they were found."""
 
     def __init__(self, problems: Sequence[BlockmergeError]) -> None:

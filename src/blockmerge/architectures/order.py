@@ -1,29 +1,41 @@
-"""The order in which a gradient meets the tensors of a checkpoint: that of the modules, as ``state_dict()`` lists them."""
+"""The order in which a gradient meets the tensors of a checkpoint: that of the modules, as ``state_dict()`` lists."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from blockmerge.architectures.blocks import Block, block_of, layer_of, vocabulary_tensors
-from blockmerge.architectures.tables import Architecture, Place, architecture_of, number_at
+from blockmerge.architectures.tables import (
+    MAX_NAME,
+    Architecture,
+    Place,
+    architecture_of,
+    declared_class,
+    number_at,
+)
 
-__all__ = ["Order", "module_order", "natural_key", "num_layers"]
+__all__ = ["Order", "module_order", "num_layers"]
 
 
 @dataclass(frozen=True)
 class Order:
     """Which tensors of a model take a position, and in which order.
 
-    ``names`` are the given names that take one, in order, and with them the tied names that the checkpoint leaves
-    out: the module has them, so they count. ``tied`` maps a name to the one whose storage it shares; both are in
-    ``names``. Normally the key is not stored and the value is. If the checkpoint stores both, the pair is listed
-    all the same (target to source, as the class declares it): equal tensors are one tensor, unequal ones are not
-    tied, which only their bytes can tell. ``ignored`` are the given names that loading drops: no position.
-    ``source`` says whether the order comes from the table of architectures or is the natural one. ``notes`` are
-    sentences for the user: why the order is natural, what takes no position, what counts otherwise than expected.
+    ``names`` are the given names that take one, in order, and among them the tied names that the checkpoint leaves
+    out: the module has them, so they count.
+
+    ``tied`` maps a name to the one whose storage it shares; both are in ``names``. Normally the value is stored and
+    the key is not. Where the checkpoint stores both, the pair is listed all the same, as the class declares it:
+    whether such tensors are one is for their bytes to tell, since loading ties them only if they are equal.
+
+    ``ignored`` are the given names that loading drops, in natural order: they take no position.
+
+    ``source`` says whether the order is that of the table of architectures or the natural one.
+
+    ``notes`` are sentences for the user: why the order is natural, or what takes no position or one too many.
     """
 
     names: tuple[str, ...]
@@ -34,80 +46,171 @@ class Order:
 
 
 def module_order(config: Mapping[str, Any], names: Iterable[str]) -> Order:
-    """Order the tensors ``names`` of a checkpoint as the modules of the model have them.
+    """Order the tensors ``names`` of a checkpoint as the modules of its model have them.
 
-    ``config`` is a parsed config.json and may hold anything. The class is its ``architectures[0]``, else the one of
-    its ``model_type``. A checkpoint may spell its names as the bare model does (without ``model.``) or as an older
-    release of the model did; the names returned are the checkpoint's. An unknown class, or one name that its class
-    does not have, makes the whole order natural: embeddings, other tensors outside the layers, layers by number,
-    final norm, head. The notes then say so. The result does not depend on the order of ``names``.
+    ``config`` is a parsed config.json; nothing in it is taken for granted. The class is ``architectures[0]``, else
+    the one of ``model_type``. A checkpoint may spell its names as the bare model does (without ``model.``) or as
+    older releases did; the names returned are the checkpoint's own. Where it stores apart what the module fuses, as
+    the weights of single experts, each tensor takes a position at the module's place.
+
+    An unknown class, or a single name that the class does not have, makes the whole order natural, and the notes
+    say so: embeddings, other tensors outside the layers, layers by number, final norm, head.
+
+    The result does not depend on the order of ``names``.
     """
     given = sorted(set(names))
     architecture = architecture_of(config)
     if architecture is None:
-        return _natural_unknown(config, given)
-    depth = num_layers(config)
+        return _without_table(config, given)
     places = {name: architecture.place(name) for name in given}
-    dropped = {name for name, place in places.items() if _is_dropped(architecture, config, depth, name, place)}
-    unknown = [name for name in given if places[name] is None and name not in dropped]
+    dropped = _dropped(architecture, config, places)
+    unknown = [name for name, place in places.items() if place is None and name not in dropped]
     found = {name: place for name, place in places.items() if place is not None and name not in dropped}
-    tied, inserted = _ties(architecture, config, found)
-    found |= inserted
-    notes = _notes(architecture, depth, found, dropped)
+    tied = _tie(architecture, config, found)
+    notes = _notes(architecture, found, dropped)
     if unknown:
-        why = f"{_such_as(unknown)} not in the modules of {architecture.name}: tensors are taken in natural order"
-        order = sorted([*found, *unknown], key=natural_key)
-        return Order(tuple(order), tied, tuple(sorted(dropped, key=natural_key)), "natural", (why, *notes))
-    order = _in_order(architecture, found)
-    return Order(tuple(order), tied, tuple(sorted(dropped, key=natural_key)), "table", notes)
+        verb = "are" if len(unknown) > 1 else "is"
+        why = f"{_such_as(unknown)} {verb} not in the modules of {architecture.name}: tensors are in natural order"
+        return Order(_natural([*found, *unknown]), tied, _natural(dropped), "natural", (why, *notes))
+    return Order(_by_place(architecture, found), tied, _natural(dropped), "table", notes)
 
 
 def num_layers(config: Mapping[str, Any]) -> int | None:
-    """The number of layers of the language model that config.json states; None if it states none."""
+    """The number of layers of the language model that a parsed config.json states; None if it states none."""
     architecture = architecture_of(config)
     if architecture is not None and architecture.depth:
         return number_at(config, architecture.depth)
-    for inner in ((), ("text_config",)):
-        for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
-            number = number_at(config, (*inner, key))
-            if number is not None:
-                return number
-    return None
+    keys = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    stated = (number_at(config, inner + key) for inner in ("", "text_config.") for key in keys)
+    return next((number for number in stated if number is not None), None)
 
 
-# --- With the table -----------------------------------------------------------------------------------------------
+# --- By the table -------------------------------------------------------------------------------------------------
 
 
-def _in_order(architecture: Architecture, found: Mapping[str, Place]) -> list[str]:
-    """The names by place; where several were one tensor of the module, by name."""
-    siblings: dict[str, set[str]] = {}
-    if architecture.has_kinds:
+def _by_place(architecture: Architecture, found: Mapping[str, Place]) -> tuple[str, ...]:
+    """The names by place, by name where the module has one tensor for several."""
+    if architecture.kinds:
+        siblings: dict[str, set[str]] = {}
         for place in found.values():
-            *path, _ = place.name.split(".")
-            for depth, part in enumerate(path):
-                siblings.setdefault(".".join(path[:depth]), set()).add(part)
-        found = {name: architecture.place(name, siblings) or place for name, place in found.items()}
-    return [name for *_, name in sorted((place.key, place.rank, name) for name, place in found.items())]
+            parts = place.name.split(".")
+            for depth, part in enumerate(parts[:-1]):
+                siblings.setdefault(".".join(parts[:depth]), set()).add(part)
+        found = {name: architecture.place(place.name, siblings) or place for name, place in found.items()}
+    return tuple(name for _, name in sorted((place.key, name) for name, place in found.items()))
 
 
-def _is_dropped(
-    architecture: Architecture, config: Mapping[str, Any], depth: int | None, name: str, place: Place | None
-) -> bool:
-    """Whether loading drops a tensor: by its name, or because it belongs to a layer that the model does not have."""
-    if place is None:
-        spelling = name
-        if len(name) <= 512 and architecture.ignored.search(name):
-            return True
-    else:
-        spelling = place.name
-    layer, rest = _layer_in(architecture.stack, spelling)
-    if layer is None or depth is None:
-        return False
-    if layer >= depth:
-        return True
-    tail = architecture.tail
-    if not tail:
-        return False
-    count = number_at(config, tail["count"])
-    first = depth - (tail["default"] if count is None else count)
-    return layer >= first and any(rest.startswith(f"{module}.") for module in tail["names"])
+def _dropped(architecture: Architecture, config: Mapping[str, Any], places: Mapping[str, Place | None]) -> set[str]:
+    """The names that loading drops: those it knows to be left over, and those of layers that the model lacks."""
+    depth = num_layers(config) if architecture.depth else None
+    first, tail = depth, ()
+    if depth is not None and architecture.tail:
+        stated = number_at(config, architecture.tail["count"])
+        first = depth - (architecture.tail["default"] if stated is None else stated)
+        tail = tuple(f"{module}." for module in architecture.tail["names"])
+    dropped: set[str] = set()
+    for name, place in places.items():
+        if place is None and len(name) <= MAX_NAME and architecture.ignored.search(name):
+            dropped.add(name)
+        elif depth is not None and first is not None:
+            layer, rest = architecture.layer(place.name if place else name)
+            if layer >= depth or (layer >= first and rest.startswith(tail)):
+                dropped.add(name)
+    return dropped
+
+
+def _tie(architecture: Architecture, config: Mapping[str, Any], found: dict[str, Place]) -> dict[str, str]:
+    """The tied names, and ``found`` extended by those that the checkpoint leaves out."""
+    stated = config.get("tie_word_embeddings")
+    if not (stated if isinstance(stated, bool) else architecture.tie) or _is_bare(config, architecture):
+        return {}
+    ends = {*architecture.tied, *architecture.tied.values()}
+    stored = {place.name: name for name, place in found.items() if place.name in ends}
+    tied: dict[str, str] = {}
+    for target, source in architecture.tied.items():
+        for absent, present in ((target, source), (source, target)):
+            if present in stored:
+                tied[stored.get(absent, absent)] = stored[present]
+                place = architecture.place(absent)
+                if absent not in stored and place is not None:
+                    found[absent] = place
+                break
+    return tied
+
+
+def _is_bare(config: Mapping[str, Any], architecture: Architecture) -> bool:
+    """Whether config.json names the model without its head, of which there is nothing to tie."""
+    name = declared_class(config)
+    return name is not None and name != architecture.name and name.endswith("Model")
+
+
+def _notes(architecture: Architecture, found: Mapping[str, Place], dropped: Collection[str]) -> tuple[str, ...]:
+    notes: list[str] = []
+    keys: dict[tuple[int, ...], str] = {}
+    apart = [name for name, place in found.items() if place.separate or keys.setdefault(place.key, name) != name]
+    if apart:
+        notes.append(f"{_such_as(apart)} stored apart, fused on loading: each takes a position of its own")
+    if dropped:
+        notes.append(f"{_such_as(_natural(dropped))} dropped on loading {architecture.name}: no position")
+    if architecture.shared:
+        notes.append(f"layers share {', '.join(architecture.shared)}: one position, where the checkpoint stores it")
+    return tuple(notes)
+
+
+# --- Without it -----------------------------------------------------------------------------------------------------
+
+_GONE: Final = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$")
+_DIGITS: Final = re.compile(r"([0-9]+)")
+
+
+def _without_table(config: Mapping[str, Any], given: list[str]) -> Order:
+    """The order of a model whose class the table does not know."""
+    name = declared_class(config)
+    what = f"the class {_quoted(name)} is not in the table" if name else "config.json names no class of the table"
+    notes = [f"{what} of architectures: tensors are in natural order"]
+    dropped = [name for name in given if _GONE.search(name)]
+    kept = [name for name in given if not _GONE.search(name)]
+    tied: dict[str, str] = {}
+    if config.get("tie_word_embeddings") is True:
+        vocabulary = vocabulary_tensors(kept)
+        if len(vocabulary) == 1 and block_of(vocabulary[0]) is Block.EMBEDDINGS:
+            tied["lm_head.weight"] = vocabulary[0]
+            notes.append(f"lm_head.weight is taken to be tied to {_quoted(vocabulary[0])} and has a position")
+    return Order(_natural([*kept, *tied]), tied, _natural(dropped), "natural", tuple(notes))
+
+
+def _natural(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=_natural_key))
+
+
+def _natural_key(name: str) -> tuple[Any, ...]:
+    """Sorts embeddings first, then others outside the layers, layers, norms and head; numbers by their value.
+
+    Digits are compared as text, by length and then by character: a name may hold any number of them.
+    """
+    texts = _DIGITS.split(name)
+    parts = [(len(text.lstrip("0")), text.lstrip("0")) if at % 2 else text for at, text in enumerate(texts)]
+    return _rank(name), parts, name
+
+
+def _rank(name: str) -> int:
+    if layer_of(name) is not None:
+        return 2
+    block = block_of(name)
+    if block is Block.NORMS:
+        return 0 if "embed" in name else 3
+    return {Block.EMBEDDINGS: 0, Block.HEAD: 4}.get(block, 1)
+
+
+# --- Words ----------------------------------------------------------------------------------------------------------
+
+
+def _such_as(names: Collection[str]) -> str:
+    """One of the names, and how many more there are."""
+    example = _quoted(next(iter(names)))
+    return f"{example} and {len(names) - 1} more" if len(names) > 1 else example
+
+
+def _quoted(name: str) -> str:
+    """A name from a file, on one line and of bounded length."""
+    return repr(name if len(name) <= 100 else f"{name[:97]}...")

@@ -8,13 +8,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
-__all__ = ["Architecture", "Module", "Place", "architecture_of", "known", "number_at", "transformers_version"]
+__all__ = [
+    "MAX_NAME",
+    "Architecture",
+    "Module",
+    "Place",
+    "architecture_of",
+    "declared_class",
+    "known_architectures",
+    "number_at",
+    "table_version",
+]
 
-_MAX_DEPTH = 32
-_MAX_LENGTH = 512
-"""Names of tensors beyond these are no model's; they are not even looked up."""
+MAX_NAME: Final = 512
+"""Characters of the longest name that is looked up; no model has one near it."""
+_MAX_DEPTH: Final = 32
 
 
 @dataclass(slots=True)
@@ -59,8 +69,9 @@ class Architecture:
     ignored: re.Pattern[str]
     renames: tuple[tuple[re.Pattern[str], str], ...]
     stack: str
-    depth: tuple[str, ...]
+    depth: str
     tail: Mapping[str, Any]
+    kinds: bool
 
     def place(self, name: str, siblings: Mapping[str, set[str]] | None = None) -> Place | None:
         """The place of a tensor under its name in a checkpoint; None if the class has no such tensor.
@@ -69,7 +80,7 @@ class Architecture:
         these after the renamings of old checkpoints. ``siblings`` maps paths of modules to the names of their
         children; it matters where kinds of layers disagree.
         """
-        if len(name) > _MAX_LENGTH or name.count(".") > _MAX_DEPTH:
+        if len(name) > MAX_NAME or name.count(".") > _MAX_DEPTH:
             return None
         for spelling in self._spellings(name):
             place = self._walk(spelling, siblings or {})
@@ -77,12 +88,19 @@ class Architecture:
                 return place
         return None
 
+    def layer(self, name: str) -> tuple[int, str]:
+        """The number of the decoder's layer that a tensor of the module is in, and its name there; -1 outside."""
+        if not self.stack or not name.startswith(f"{self.stack}."):
+            return -1, ""
+        number, _, rest = name[len(self.stack) + 1 :].partition(".")
+        return _index(number), rest
+
     def _spellings(self, name: str) -> Iterable[str]:
         yield from self._prefixed(name)
         renamed = name
         for pattern, replacement in self.renames:
             renamed = pattern.sub(replacement, renamed, count=1)
-        if renamed != name and len(renamed) <= 2 * _MAX_LENGTH:
+        if renamed != name and len(renamed) <= 2 * MAX_NAME:
             yield from self._prefixed(renamed)
 
     def _prefixed(self, name: str) -> Iterable[str]:
@@ -128,33 +146,37 @@ def _table() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("orders.json").read_bytes())
 
 
-def transformers_version() -> str:
+def table_version() -> str:
     """The release of transformers whose classes the table describes."""
     return _table()["transformers"]
 
 
-def known() -> tuple[str, ...]:
+def known_architectures() -> tuple[str, ...]:
     """The model classes that the table knows, sorted."""
     return tuple(sorted(_table()["architectures"]))
 
 
-def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
-    """The class that a parsed config.json names in ``architectures``, else the one of its ``model_type``."""
-    table = _table()
+def declared_class(config: Mapping[str, Any]) -> str | None:
+    """What a parsed config.json says in ``architectures[0]``, if it is a name."""
     listed = config.get("architectures")
-    name: object = listed[0] if isinstance(listed, list) and listed else None  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(name, str) or name not in table["architectures"]:
+    name = cast("list[Any]", listed)[0] if isinstance(listed, list) and listed else None
+    return name if isinstance(name, str) else None
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
+    """The class that a parsed config.json declares, else the one of its ``model_type``; None if unknown."""
+    known = _table()["architectures"]
+    name = declared_class(config)
+    if name not in known:
         name = _class_of_type(config.get("model_type"))
-    if name is None:
-        return None
-    return _architecture(name, _exchanged(table["architectures"][name], config))
+    return None if name is None else _architecture(name, _exchanged(known[name], config))
 
 
-def number_at(config: Mapping[str, Any], path: Iterable[str]) -> int | None:
-    """The whole number at a path of keys, not negative; None for anything else, since config.json is not trusted."""
-    value: object = config
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+def number_at(config: Mapping[str, Any], path: str) -> int | None:
+    """The whole number at ``a.b``, not negative; None for anything else, since config.json is not trusted."""
+    value: Any = config
+    for key in path.split("."):
+        value = cast("dict[str, Any]", value).get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
@@ -167,7 +189,7 @@ def _exchanged(entry: Mapping[str, Any], config: Mapping[str, Any]) -> str | Non
     inner = config.get("text_config")
     if "text" not in entry or not isinstance(inner, Mapping):
         return None
-    model_type: object = inner.get("model_type")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    model_type = cast("dict[str, Any]", inner).get("model_type")
     return None if model_type == entry["text"][1] else _class_of_type(model_type)
 
 
@@ -198,8 +220,9 @@ def _architecture(name: str, text: str | None) -> Architecture:
             for pattern, replacement in [*entry.get("renames", ()), *table["renames"]]
         ),
         stack=entry.get("stack", ""),
-        depth=tuple(entry.get("depth", ())),
+        depth=entry.get("depth", ""),
         tail=entry.get("tail", {}),
+        kinds=_has_kinds(root),
     )
 
 
@@ -209,10 +232,26 @@ def _module(tree: Any) -> Module:
         tree = _referenced(tree)
     if isinstance(tree, str):
         return Module(own=_positions(tree.split()))
-    kinds: list[dict[str, Any]] = tree if isinstance(tree, list) else [tree]
-    children = {name: _module(child) for kind in kinds for name, child in kind.items() if name}
+    kinds = cast("list[dict[str, Any]]", tree if isinstance(tree, list) else [tree])
     own = kinds[0].get("", "").split()
-    return Module(_positions(own), children, [_positions([name for name in kind if name], len(own)) for kind in kinds])
+    module = Module(_positions(own))
+    for kind in kinds:
+        below = {name.partition(".")[0]: (name, child) for name, child in kind.items() if name}
+        module.orders.append(_positions(below, len(own)))
+        module.children |= {first: _chain(name, child) for first, (name, child) in below.items()}
+    return module
+
+
+def _chain(name: str, tree: Any) -> Module:
+    """The module ``a`` that the key ``a.b.c`` stands for: it holds ``b`` alone, and that ``c``."""
+    module = _module(tree)
+    for part in reversed(name.split(".")[1:]):
+        module = Module(children={part: module}, orders=[{part: 0}])
+    return module
+
+
+def _has_kinds(module: Module) -> bool:
+    return len(module.orders) > 1 or any(map(_has_kinds, module.children.values()))
 
 
 def _positions(names: Iterable[str], first: int = 0) -> dict[str, int]:
@@ -220,11 +259,12 @@ def _positions(names: Iterable[str], first: int = 0) -> dict[str, int]:
 
 
 def _referenced(reference: str) -> Any:
-    """The subtree that ``=Class a.b`` stands for."""
+    """The subtree that ``=Class a.b`` stands for; the keys on the way may join several modules."""
     name, _, path = reference[1:].partition(" ")
     tree = _table()["architectures"][name]["order"]
-    for part in path.split(".") if path else ():
+    while path:
         while isinstance(tree, str):
             tree = _referenced(tree)
-        tree = tree[part]
+        key = next(key for key in tree if key and f"{path}.".startswith(f"{key}."))
+        tree, path = tree[key], path[len(key) + 1 :]
     return tree

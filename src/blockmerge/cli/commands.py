@@ -66,17 +66,22 @@ def main() -> None:
     help="Model 2's share along the model, like 1.0,0.5,0.0. Several times with a block (embeddings, attention, mlp, "
     "norms, head) for a curve over that block's tensors.",
 )
-@click.option("--by", default="tensor", metavar="tensor|layer", help="Lay values over tensors, or one per layer.  [tensor]")
+@click.option(
+    "--by", default="tensor", metavar="tensor|layer", help="Lay values over tensors, or one per layer.  [tensor]"
+)
 @click.option("--only", metavar="layers|non-layers", help="Blend only tensors inside, or outside, the stack of layers.")
-@click.option("--filter", "filters", multiple=True, metavar="TEXT", help="Blend only tensors with a TEXT in their name.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="TEXT", help="Blend only tensors with a TEXT in their name."
+)
 @click.option("--layers", metavar="A:B", help="Blend only layers A up to, but without, B.")
 @click.option("--dtype", metavar="NAME", help="bfloat16, float16 or float32.  [model 1's]")
 @click.option(
-    "--arithmetic", default="exact", metavar="exact|original", help="Round once, or as BlockMerge_Gradient does.  [exact]"
+    "--arithmetic",
+    default="exact",
+    metavar="exact|original",
+    help="Round once, or as BlockMerge_Gradient does.  [exact]",
 )
-@click.option(
-    "--on-missing", default="error", metavar="error|keep", help="Tensors that only one model has.  [error]"
-)
+@click.option("--on-missing", default="error", metavar="error|keep", help="Tensors that only one model has.  [error]")
 @click.option("--max-shard-size", default="2GB", metavar="SIZE", help="Weight files of at most this size.  [2GB]")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop; OUT may be left out.")
 @showing
@@ -165,6 +170,17 @@ def inspect(model: str, as_json: bool) -> None:
     click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
 
 
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the merged model here.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
+@guarded
+def demo(out: Path | None, overwrite: bool) -> None:
+    """Merge two tiny models that come with the package, and measure what that did."""
+    from blockmerge.cli.demo import demonstrate
+
+    demonstrate(out, overwrite=overwrite)
+
+
 def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, **how: Any) -> None:
     """Plan and merge ``recipe``, showing progress unless ``quiet``."""
     import blockmerge
@@ -172,7 +188,7 @@ def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = Non
     from blockmerge.cli.warmup import warm_up
 
     warm_up()
-    planned = blockmerge.plan(recipe)
+    planned = blockmerge.plan(recipe, quiet=quiet)
     if plot is not None:
         blockmerge.draw(planned, plot)
     if not quiet:

@@ -24,7 +24,9 @@ _FLAGS = ("model_path1", "model_path2", "output_model_path", "gradient_values")
 @click.option("--layer_only", is_flag=True, help='Only process tensors with names containing "layer".')
 @click.option("--no_layers", is_flag=True, help='Only process tensors with names NOT containing "layer".')
 @click.option("--custom_filter", metavar="TEXT", help="Only process tensors with this text in their names.")
-@click.option("--config", type=click.Path(path_type=Path), help="A file of the YAML edition, instead of the flags above.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A file of the YAML edition, instead of the flags above."
+)
 @running
 @guarded
 def main(config: Path | None, **words: Any) -> None:

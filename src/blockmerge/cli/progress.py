@@ -31,7 +31,9 @@ class Display:
     def __enter__(self) -> Callable[[Event], None]:
         return self._silent if self._quiet else self._show
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 

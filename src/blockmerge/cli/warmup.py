@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from importlib import import_module
 
 __all__ = ["warm_up"]
 
@@ -15,4 +16,4 @@ def warm_up() -> None:
 
 def _import_kernels() -> None:
     with suppress(Exception):
-        import blockmerge.kernels  # noqa: F401
+        import_module("blockmerge.kernels")

@@ -61,7 +61,7 @@ class Executor:
         *,
         threads: int,
         allow_nonfinite: bool,
-        emit: Callable[[Event], None],
+        emit: Callable[[Event], object],
         tile: int = TILE,
     ) -> None:
         self._plan, self._sources, self._output = plan, sources, output
@@ -136,7 +136,7 @@ class Executor:
             piece = row.pieces[tile.piece]
             result = buffers.result(tile.count * row.dtype.itemsize)
             self._compute(row, piece, state.runs[tile.piece], tile, result, buffers)
-            view = memoryview(result)
+            view = result.data
             digest.update(view)
             self._output.write(row, tile.first * row.dtype.itemsize, view)
             read += sum(tile.count * operand.dtype.itemsize for operand in piece.reads)
@@ -144,13 +144,11 @@ class Executor:
         state.digests[_DIGEST * block : _DIGEST * (block + 1)] = digest.digest()
         self._account(state, read, written)
 
-    def _compute(
-        self, row: Row, piece: Piece, run: Run, tile: _Tile, result: NDArray[Any], buffers: _Buffers
-    ) -> None:
+    def _compute(self, row: Row, piece: Piece, run: Run, tile: _Tile, result: NDArray[Any], buffers: _Buffers) -> None:
         operands: list[NDArray[Any]] = []
         for number, read in enumerate(piece.reads):
             buffer = buffers.operand(number, tile.count * read.dtype.itemsize)
-            self._sources[read.model].read_into(read.name, tile.first, tile.count, memoryview(buffer))
+            self._sources[read.model].read_into(read.name, tile.first, tile.count, buffer.data)
             operands.append(buffer.view(read.dtype.storage))
         bad = run(operands, result.view(row.dtype.storage))
         if bad and piece.operation.strict:
@@ -175,7 +173,7 @@ class Executor:
         from blockmerge.kernels import first_nonfinite
 
         at = first_nonfinite(result)
-        place = [int(k) for k in np.unravel_index(tile.first + at, row.shape or (1,))]
+        place = _place(tile.first + at, row.shape)
         for operand, read in zip(operands, piece.reads, strict=True):
             if first_nonfinite(operand[at : at + 1]) == 0:
                 label = self._sources[read.model].label
@@ -196,6 +194,15 @@ def tiles(row: Row, block: int, tile: int) -> Iterator[_Tile]:
         low, high = max(start, piece.first), min(end, piece.first + piece.count)
         for first in range(low, high, step):
             yield _Tile(number, first, min(step, high - first))
+
+
+def _place(index: int, shape: Sequence[int]) -> list[int]:
+    """The indices of flat element ``index`` in an array of ``shape``."""
+    place: list[int] = []
+    for size in reversed(shape):
+        index, inside = divmod(index, size)
+        place.append(inside)
+    return place[::-1]
 
 
 class _Buffers:

@@ -27,7 +27,7 @@ def run(
     threads: int | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
-    emit: Callable[[Event], None] = lambda event: None,
+    emit: Callable[[Event], object] = lambda event: None,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
     threads = threads or usable_cores()
@@ -36,9 +36,7 @@ def run(
     with PartialModel(plan, out).open() as output:
         started = time.perf_counter()
         emit(Started(len(plan.rows), plan.bytes_to_read, sum(shard.size for shard in plan.shards), threads))
-        executor = Executor(
-            plan, sources, output, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit
-        )
+        executor = Executor(plan, sources, output, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit)
         executor.run()
         _check_unchanged(sources)
         merged = time.perf_counter()

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -89,7 +89,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[bool]:
+def lock(path: Path) -> Generator[bool]:
     """Hold ``path`` (created if missing) against other processes; yields False if another one holds it."""
     with path.open("ab") as file:
         yield _locked(file)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def _existing_parent(path: Path) -> Path:
 
 
 @contextmanager
-def _told(where: Path) -> Iterator[None]:
+def _told(where: Path) -> Generator[None]:
     """Turn what the system says while writing into one line."""
     try:
         yield
@@ -78,7 +78,7 @@ def _told(where: Path) -> Iterator[None]:
 
 
 class PartialModel:
-    """An output folder in the making. Use as a context: leaving it without :meth:`publish` discards what was written."""
+    """An output folder in the making. Leaving :meth:`open` without :meth:`publish` discards what was written."""
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self._plan, self._out = plan, _resolved(out)
@@ -90,7 +90,7 @@ class PartialModel:
         self._published = False
 
     @contextmanager
-    def open(self) -> Iterator[PartialModel]:
+    def open(self) -> Generator[PartialModel]:
         """Create the folder and its shards at full size; discard them on the way out unless published."""
         with _told(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)

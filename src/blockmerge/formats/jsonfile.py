@@ -50,4 +50,3 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise FormatError(f"{where}: holds a JSON {type(parsed).__name__}, not an object")
     return parsed  # pyright: ignore[reportUnknownVariableType]
-

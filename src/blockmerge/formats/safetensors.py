@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO, cast
 
 from blockmerge import dtypes
 from blockmerge.errors import FormatError
@@ -100,17 +100,18 @@ def _metadata(entry: object, where: str) -> dict[str, str]:
     return texts
 
 
-def _tensor(name: str, entry: Any, where: str) -> tuple[TensorSpec, int, int]:
+def _tensor(name: str, entry: object, where: str) -> tuple[TensorSpec, int, int]:
     """The spec, first and last byte of one header entry."""
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise FormatError(f"{where}: {name[:80]!r} is no name for a tensor")
     at = f"{where}: {name}"
-    if not isinstance(entry, dict) or set(entry) != _FIELDS:  # pyright: ignore[reportUnknownArgumentType]
+    fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+    if set(fields) != _FIELDS:
         raise FormatError(f"{at}: needs exactly dtype, shape and data_offsets")
-    code, shape, bounds = entry["dtype"], _naturals(entry["shape"]), _naturals(entry["data_offsets"])
+    code, shape, bounds = fields["dtype"], _naturals(fields["shape"]), _naturals(fields["data_offsets"])
     dtype = dtypes.by_code(code) if isinstance(code, str) else None
     if dtype is None:
-        raise FormatError(f"{at}: unknown dtype {str(code)[:40]!r}")  # pyright: ignore[reportUnknownArgumentType]
+        raise FormatError(f"{at}: unknown dtype {str(code)[:40]!r}")
     if shape is None or len(shape) > MAX_RANK:
         raise FormatError(f"{at}: its shape is not a list of at most {MAX_RANK} whole numbers")
     if bounds is None or len(bounds) != 2 or bounds[0] > bounds[1]:

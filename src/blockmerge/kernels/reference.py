@@ -59,7 +59,7 @@ def convert(a: NDArray[np.generic], a_dtype: DType, out_dtype: DType) -> NDArray
 
 
 def _lerp(x: Numbers, y: Numbers, w: float, step: DType) -> Numbers:
-    """The two-sided interpolation, every operation rounded to ``step`` (float32 in float64 is exact enough for that)."""
+    """The two-sided interpolation, each operation rounded to ``step`` (float64 holds float32 steps)."""
     share, rest = (float(rounded(np.array(value), step)) for value in (w, 1.0 - w))
     with np.errstate(all="ignore"):
         if share < 0.5:

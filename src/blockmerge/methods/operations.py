@@ -66,7 +66,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Lerp:
-    """``(1 - ratio) a + ratio b``: in float32 steps and rounded once; in float64 for float32 results or float64 inputs."""
+    """``(1 - ratio) a + ratio b``, rounded once; in float32, or float64 for float32 results and float64 inputs."""
 
     strict: ClassVar[bool] = True
 

@@ -9,4 +9,15 @@ from blockmerge.planning.build import make_plan
 from blockmerge.planning.inspection import Inspection, inspect_source
 from blockmerge.planning.plan import CopiedFile, InputModel, Piece, Plan, Read, Row, Shard
 
-__all__ = ["CopiedFile", "InputModel", "Inspection", "Piece", "Plan", "Read", "Row", "Shard", "inspect_source", "make_plan"]
+__all__ = [
+    "CopiedFile",
+    "InputModel",
+    "Inspection",
+    "Piece",
+    "Plan",
+    "Read",
+    "Row",
+    "Shard",
+    "inspect_source",
+    "make_plan",
+]

@@ -26,7 +26,7 @@ _COPIED = (
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
     "tekken.json", "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
-_COPIED_PATTERNS = ("*.tiktoken", "chat_templates/*.jinja", "additional_chat_templates/*.jinja")
+_COPIED_PATTERNS = ("LICENSE*", "NOTICE*", "*.tiktoken", "chat_templates/*.jinja", "additional_chat_templates/*.jinja")
 
 
 def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[Source]) -> Plan:
@@ -192,10 +192,17 @@ def _files(source: Source) -> tuple[list[CopiedFile], list[str]]:
     folder: Path = source.folder
     names = [name for name in _COPIED if (folder / name).is_file()]
     names += sorted(
-        path.relative_to(folder).as_posix() for pattern in _COPIED_PATTERNS for path in folder.glob(pattern) if path.is_file()
+        path.relative_to(folder).as_posix()
+        for pattern in _COPIED_PATTERNS
+        for path in folder.glob(pattern)
+        if path.is_file()
     )
     code = sorted(path.name for path in folder.glob("*.py"))
     notes = [f"not copied, because it is code: {checks.listed(code)}"] if code else []
+    if "auto_map" in source.config:
+        notes.append(
+            f"{source.label} runs code of its own (auto_map in config.json); copy that yourself if you trust it"
+        )
     if not any(name.startswith(("tokenizer", "vocab", "spiece", "tekken")) for name in names):
         notes.append(f"{source.label} has no tokenizer files; the merged model will have none")
     return [CopiedFile(name, (folder / name).stat().st_size) for name in names], notes

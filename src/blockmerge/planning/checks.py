@@ -15,7 +15,8 @@ from blockmerge.sources import Source
 __all__ = ["architecture", "differences", "explain_sizes", "incompatible", "listed", "unusable"]
 
 _QUANTISED_SUFFIXES: Final = (
-    ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales", ".weight_packed",
+    ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales",
+    ".weight_packed",
 )  # fmt: skip
 _IGNORED_KEYS: Final = {
     "_name_or_path", "_attn_implementation_autoset", "architectures", "dtype", "model_type", "tie_word_embeddings",
@@ -85,7 +86,7 @@ def differences(first: Source, second: Source) -> Iterator[str]:
     one, two = _flat(first.config), _flat(second.config)
     for key in sorted(one.keys() | two.keys()):
         a, b = one.get(key, _NEVER), two.get(key, _NEVER)
-        if key.rpartition(".")[2] in _IGNORED_KEYS or a == b or _NEVER in (a, b) and (a or b) is None:
+        if key.rpartition(".")[2] in _IGNORED_KEYS or a == b or (_NEVER in (a, b) and (a or b) is None):
             continue
         yield f"config: {key} is {_shown(a)} in {first.label}, {_shown(b)} in {second.label}; model 1's stands"
     yield from _tokenizer_differences(first, second)

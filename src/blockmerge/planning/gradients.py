@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def by_tensor(values: Sequence[float], count: int) -> list[float]:
         return [float(values[0])] * count
     each = count // sections
     found: list[float] = []
-    for first, last in zip(values, values[1:], strict=False):
+    for first, last in pairwise(values):
         found += np.linspace(first, last, each).tolist()
     return found + [float(values[-1])] * (count - len(found))
 

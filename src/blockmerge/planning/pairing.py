@@ -95,9 +95,8 @@ class _Pairer:
                 self._add_each(group, name, shares, positions)
             else:
                 self._add(name, name, self._steps(group, shares), positions[name], group)
-        for name in order.ignored:
-            if name in self.first.specs:
-                self.found.targets.append(Target(name, self.first.specs[name]))
+        if self.recipe.arithmetic is Arithmetic.EXACT:  # the original never sees what loading drops
+            self.found.targets += [Target(name, self.first.specs[name]) for name in order.ignored]
         self.found.untied = tuple(untied)
         self._sort(positions)
         return self.found
@@ -110,9 +109,13 @@ class _Pairer:
                 ties[alias] = stored
             elif looks_equal(self.first, alias, stored):
                 ties[alias] = stored
-                self.found.notes.append(f"{self.first.label} stores {alias} and {stored}, one tensor, twice; it is written once")
+                self.found.notes.append(
+                    f"{self.first.label} stores {alias} and {stored}, one tensor, twice; it is written once"
+                )
             else:
-                self.found.notes.append(f"{alias} and {stored} differ in {self.first.label}, so they are not taken as tied")
+                self.found.notes.append(
+                    f"{alias} and {stored} differ in {self.first.label}, so they are not taken as tied"
+                )
         return ties
 
     def _sort(self, positions: dict[str, int]) -> None:
@@ -176,9 +179,7 @@ class _Pairer:
                 steps.append(Step(share[covering[-1]], partner))
         return tuple(steps)
 
-    def _add(
-        self, name: str, stored: str, steps: tuple[Step, ...], position: int, group: Sequence[str]
-    ) -> None:
+    def _add(self, name: str, stored: str, steps: tuple[Step, ...], position: int, group: Sequence[str]) -> None:
         base = self.first.specs[stored]
         common: int | None = None
         for partner in dict.fromkeys(step.partner for step in steps):
@@ -205,7 +206,9 @@ class _Pairer:
             if mine > other
             else f"model 2's last {other - mine} rows are left out"
         )
-        self.found.notes.append(f"{base.name}: {mine} rows in {self.first.label}, {other} in {self.second.label}; {done}")
+        self.found.notes.append(
+            f"{base.name}: {mine} rows in {self.first.label}, {other} in {self.second.label}; {done}"
+        )
 
     def _check_missing(self, shares: list[dict[str, float]]) -> None:
         covered = {name for share in shares for name in share}

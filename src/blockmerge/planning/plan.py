@@ -177,7 +177,8 @@ class Plan:
 
 def _decisive(row: Row) -> list[object]:
     pieces = [
-        [p.first, p.count, [[r.model, r.name, r.dtype.code] for r in p.reads], p.operation.numbers()] for p in row.pieces
+        [p.first, p.count, [[r.model, r.name, r.dtype.code] for r in p.reads], p.operation.numbers()]
+        for p in row.pieces
     ]
     return [row.name, row.dtype.code, list(row.shape), pieces]
 

@@ -22,7 +22,13 @@ from blockmerge.recipes.values import parse_list, parse_size
 
 __all__ = ["KEYS", "from_flags", "read", "to_dict"]
 
-KEYS = {"model_path1": True, "model_path2": True, "output_model_path": False, "max_shard_size": False, "operations": True}
+KEYS = {
+    "model_path1": True,
+    "model_path2": True,
+    "output_model_path": False,
+    "max_shard_size": False,
+    "operations": True,
+}
 OPERATION_KEYS = {"operation": False, "filter": False, "layer_only": False, "no_layers": False, "gradient_values": True}
 SHARD_SIZE = "2000MiB"
 
@@ -54,7 +60,9 @@ def read(document: Document) -> Recipe:
     fields = document.root.fields(KEYS)
     text = {key: node.text() for key, node in fields.items() if key not in ("operations", "max_shard_size")}
     size = fields.get("max_shard_size")
-    shard_size = parse_size(SHARD_SIZE, "") if size is None else size.attempt(lambda: parse_size(size.text(), size.where), 0)
+    shard_size = (
+        parse_size(SHARD_SIZE, "") if size is None else size.attempt(lambda: parse_size(size.text(), size.where), 0)
+    )
     curves = [_curve(node) for node in fields["operations"].items()] if "operations" in fields else []
     if "operations" in fields and not curves:
         fields["operations"].problem("holds no operation")

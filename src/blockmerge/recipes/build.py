@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from blockmerge import dtypes
 from blockmerge.architectures import Block
 from blockmerge.errors import RecipeError
-from blockmerge.recipes.recipe import Arithmetic, Curve, OnMissing, Only, Reading, Recipe, Selection
+from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection
 from blockmerge.recipes.values import checked_values, one_of, parse_layers, parse_size
 
 __all__ = ["gradient"]

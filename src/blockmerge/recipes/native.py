@@ -1,13 +1,13 @@
 """The native dialect: the same words as the command line and Python.
 
-    method: gradient
-    models: [org/first, org/second]
-    values: [1.0, 0.5, 0.0]          # or one list per block: {attention: [0.2, 0.8], mlp: [0.8, 0.2]}
-    by: tensor                       # everything from here on has this default
-    dtype: bfloat16                  # ... but model 1's
-    arithmetic: exact
-    on_missing: error
-    max_shard_size: 2GB
+method: gradient
+models: [org/first, org/second]
+values: [1.0, 0.5, 0.0]          # or one list per block: {attention: [0.2, 0.8], mlp: [0.8, 0.2]}
+by: tensor                       # everything from here on has this default
+dtype: bfloat16                  # ... but model 1's
+arithmetic: exact
+on_missing: error
+max_shard_size: 2GB
 """
 
 from __future__ import annotations
@@ -99,4 +99,6 @@ def to_dict(recipe: Recipe, models: tuple[str, str] | None = None) -> dict[str, 
 
 def to_yaml(recipe: Recipe, models: tuple[str, str] | None = None) -> str:
     """``recipe`` as YAML that ``blockmerge merge`` takes; see :func:`to_dict`."""
-    return yaml.safe_dump(to_dict(recipe, models), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    return yaml.safe_dump(
+        to_dict(recipe, models), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
+    )

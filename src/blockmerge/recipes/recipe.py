@@ -27,7 +27,7 @@ class Reading(StrEnum):
     TENSOR = "tensor"
     """Over the selected tensors in module order, as BlockMerge_Gradient does."""
     LAYER = "layer"
-    """One value per layer, as mergekit does; what comes before the layers gets the first value, what follows the last."""
+    """One value per layer, as mergekit does; what stands before the layers gets the first, what follows the last."""
 
 
 class Only(StrEnum):
@@ -49,8 +49,8 @@ class OnMissing(StrEnum):
 class Selection:
     """Which tensors a curve covers: those that pass every condition given; an empty selection covers all.
 
-    ``filters`` are substrings of names, any of which will do; ``layers`` is half-open; ``literal_layers`` makes ``only``
-    look for the word "layer" in the name, as the original does, instead of for a place in the stack of layers.
+    ``filters`` are substrings of names, any of which will do; ``layers`` is half-open; with ``literal_layers``,
+    ``only`` looks for the word "layer" in the name, as the original does, instead of for a place in the stack.
     """
 
     block: Block | None = None

@@ -15,8 +15,10 @@ from blockmerge.errors import RecipeError
 __all__ = ["one_of", "parse_layers", "parse_list", "parse_size", "parse_values"]
 
 _MAX_VALUES = 100_000
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {unit[0] + "IB": 1 << (10 * power) for power, unit in enumerate(("KB", "MB", "GB", "TB"), start=1)}
+_PREFIXES = ("K", "M", "G", "T")
+_UNITS = {"": 1, "B": 1}
+_UNITS.update({f"{prefix}B": 1000**power for power, prefix in enumerate(_PREFIXES, start=1)})
+_UNITS.update({f"{prefix}IB": 1024**power for power, prefix in enumerate(_PREFIXES, start=1)})
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 Choice = TypeVar("Choice", bound=StrEnum)
 

@@ -28,7 +28,7 @@ def model_card(plan: Plan) -> str:
         f"---\n{_front_matter(plan.inputs)}---",
         f"# {first.location.label} × {second.location.label}",
         "Two finetuned models blended by a gradient with "
-        "[Blockmerge](https://pypi.org/project/blockmerge/): along the model, each tensor takes its own share of either.",
+        "[Blockmerge](https://pypi.org/project/blockmerge/): each tensor takes its own share of either.",
         f"![Share of {second.location.label} in each tensor, from the first to the last]({PICTURE})",
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",

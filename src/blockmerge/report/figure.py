@@ -47,7 +47,9 @@ def gradient_svg(plan: Plan) -> str:
         *_layers(rows, scale),
         *_axis(scale),
         *_curves(rows, scale),
-        _text(_LEFT, _HEIGHT - 12, f"tensors in module order, {len(rows)} from the embeddings to the head", colour=_FAINT),
+        _text(
+            _LEFT, _HEIGHT - 12, f"tensors in module order, {len(rows)} from the embeddings to the head", colour=_FAINT
+        ),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -152,7 +154,9 @@ def _curves(rows: Sequence[Row], scale: _Scale) -> list[str]:
     radius = 3.5 if len(rows) <= 150 else 2.0 if len(rows) <= 600 else 1.2
     for block in _present(rows):
         points = [
-            (scale.x(row.position or 0), scale.y(row.ratio)) for row in rows if row.block is block and row.ratio is not None
+            (scale.x(row.position or 0), scale.y(row.ratio))
+            for row in rows
+            if row.block is block and row.ratio is not None
         ]
         path = " ".join(f"{x},{y}" for x, y in points)
         colour = COLOURS[block]

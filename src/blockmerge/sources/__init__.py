@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from blockmerge.sources.card import read_card
 from blockmerge.sources.base import Fingerprint, Source
+from blockmerge.sources.card import read_card
 from blockmerge.sources.local import LocalSource
 from blockmerge.sources.locate import locate, open_model
 from blockmerge.sources.location import ModelLocation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -23,12 +23,13 @@ def read_card(folder: Path | None) -> dict[str, Any]:
     if folder is None or not text.startswith("---\n") or (end := text.find("\n---", 4)) < 0:
         return {}
     try:
-        loaded: Any = yaml.load(text[4:end], Loader=_NoAliases)  # noqa: S506 - a SafeLoader
+        loaded: Any = yaml.load(text[4:end], Loader=_NoAliases)
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     if not isinstance(loaded, dict):
         return {}
-    return {key: loaded[key] for key in _CARRIED if _plain(loaded.get(key))}  # pyright: ignore[reportUnknownMemberType]
+    entries = cast("dict[object, Any]", loaded)
+    return {key: entries[key] for key in _CARRIED if _plain(entries.get(key))}
 
 
 def _plain(value: object) -> bool:

@@ -116,13 +116,14 @@ def _fetch(repo: _Repo, *, quiet: bool) -> Path:
     try:
         info = _ask(repo)
     except OfflineModeIsEnabled:
-        return _from_cache(repo, "offline mode is on (HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE)", "unset it to download")
+        because = "offline mode is on (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)"
+        return _from_cache(repo, because, "unset the variable to download it")
     except Exception as error:
         if _definite(error):
             raise
-        why = f"the Hub at {_endpoint()} cannot be reached ({_words(error)})"
-        folder = _from_cache(repo, why, "check the network and HF_ENDPOINT, or try later")
-        _log.warning("%s: %s; using commit %s from the cache", repo, why, folder.name[:12])
+        because = f"the Hub at {_endpoint()} {_silence(error)}"
+        folder = _from_cache(repo, because, "check the network and HF_ENDPOINT, or try later")
+        _log.warning("%s: %s; using commit %s from the cache", repo, because, folder.name[:12])
         return folder
     bars = _silent_bars() if quiet else None
     names = _choose(repo, info, bars)
@@ -163,10 +164,11 @@ def _check_usable(repo: _Repo, files: set[str]) -> None:
         raise ModelError(f"{repo}: is an adapter, not a model; merge it into its base first (peft: merge_and_unload)")
     if not files & {_SINGLE, _INDEX}:
         others = sorted(name for name in files if _matches(name, _NOT_BESIDES[1:]))
-        only = f", only {_listed(others)}" if others else ""
+        if not others:
+            raise ModelError(f"{repo}: has no weights (neither {_SINGLE} nor {_INDEX}); is it the right model?")
         raise ModelError(
-            f"{repo}: has neither {_SINGLE} nor {_INDEX}{only}; load it with transformers, save_pretrained it to a "
-            "folder, and give that"
+            f"{repo}: has neither {_SINGLE} nor {_INDEX}, only {_listed(others)}; load it with transformers, "
+            "save_pretrained it to a folder, and give that"
         )
     if _CONFIG not in files:
         raise ModelError(f"{repo}: has no {_CONFIG}; a model needs one, as transformers saves it")
@@ -257,12 +259,14 @@ def _reason(repo: _Repo, error: BaseException) -> str:
         case errors.DisabledRepoError():
             return "the Hub has disabled this model"
         case errors.HFValidationError():
-            return f"is no Hub id (org/name, or org/name@revision): {_words(error)}"
+            return f"is no Hub id (org/name, or org/name@revision): {_plain_text(str(error))}"
         case errors.HfHubHTTPError():
             return _answer(error)
         case OSError() if _local(error):
             place = error.filename or _cache()
-            return f"{place}: {error.strerror}; check its room and rights, or let HF_HOME name a folder elsewhere"
+            return (
+                f"{place}: {error.strerror or error}; check its room and rights, or let HF_HOME name a folder elsewhere"
+            )
         case _:
             return f"the download failed ({_words(error)}); start again, files that are complete are kept"
 
@@ -287,17 +291,26 @@ def _answer(error: HfHubHTTPError) -> str:
     return f"the Hub answers with error {status}{said}; {'try later' if status >= 500 else 'check id and HF_ENDPOINT'}"
 
 
+def _silence(error: Exception) -> str:
+    """How the Hub failed to answer what it was asked."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return f"answers with error {error.response.status_code}{_said(error)}"
+    return f"cannot be reached ({_words(error)})"
+
+
 def _said(error: HfHubHTTPError) -> str:
     return f" ({_plain_text(error.server_message)})" if error.server_message else ""
 
 
 def _definite(error: Exception) -> bool:
     """Whether asking again would give the same: the Hub's own "no", or trouble of this machine."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code < 500 and error.response.status_code not in (408, 429)
-    return isinstance(error, HFValidationError) or _local(error)
+    return _local(error)
 
 
 def _local(error: Exception) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ __all__ = ["LocalSource", "weight_map"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_KINDS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -48,31 +48,11 @@ class LocalSource:
         self._home = _homes(self._shards)
         if (index := folder / INDEX).is_file() and SINGLE not in self._shards:
             _check_index(index, self._shards)
-
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """Its config.json. Raises :class:`ModelError` if there is none."""
-        path = self.folder / "config.json"
-        if not path.is_file():
-            raise ModelError(f"{self.folder}: has no config.json; a model folder needs one, as transformers saves it")
-        return read_object(path, max_bytes=10_000_000)
-
-    @cached_property
-    def specs(self) -> Mapping[str, TensorSpec]:
-        """All tensors, by file and name."""
-        return {
+        self.specs: Mapping[str, TensorSpec] = {
             name: shard.header.tensors[name] for shard in self._shards.values() for name in sorted(shard.header.tensors)
         }
-
-    @cached_property
-    def remarks(self) -> tuple[str, ...]:
-        """Other sets of weights in the folder, which are not read."""
-        kinds = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
-        others = sorted({path.name for kind in kinds for path in self.folder.glob(kind)} - set(self._shards))
-        if not others:
-            return ()
-        shown = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
-        return (f"not read, because transformers would load {min(self._shards)} instead: {shown}",)
+        self.config: Mapping[str, Any] = _read_config(folder)
+        self.remarks = tuple(_unread(folder, self._shards))
 
     def read_into(self, name: str, first: int, count: int, buffer: memoryview) -> None:
         """Put encoded elements into ``buffer``; see the contract."""
@@ -98,6 +78,25 @@ class LocalSource:
             shard.file.close()
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: has no config.json; a model folder needs one, as transformers saves it")
+    return read_object(path, max_bytes=10_000_000)
+
+
+def _unread(folder: Path, shards: Container[str]) -> Iterator[str]:
+    """Other sets of weights in the folder."""
+    others = [name for name in _weights_in(folder) if name not in shards]
+    if others:
+        shown = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+        yield f"not read, because transformers would load others: {shown}"
+
+
+def _weights_in(folder: Path) -> list[str]:
+    return sorted(path.name for kind in _KINDS for path in folder.glob(kind))
+
+
 def _weight_files(folder: Path) -> Iterator[Path]:
     """The files that transformers would load, by name."""
     if (single := folder / SINGLE).exists():
@@ -109,7 +108,7 @@ def _weight_files(folder: Path) -> Iterator[Path]:
 
 
 def _no_weights(folder: Path) -> str:
-    found = sorted(path.name for kind in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf") for path in folder.glob(kind))
+    found = _weights_in(folder)
     if not found:
         return f"{folder}: holds no weights (neither {SINGLE} nor {INDEX})"
     return f"{folder}: holds neither {SINGLE} nor {INDEX}, only {found[0]}; save it with transformers' save_pretrained"
@@ -132,7 +131,9 @@ def _shards_of(index: Path) -> Iterator[Path]:
     names = sorted(set(weight_map(index).values()))
     missing = [name for name in names if not (index.parent / name).exists()]
     if missing:
-        raise ModelError(f"{index}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again")
+        raise ModelError(
+            f"{index}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again"
+        )
     yield from (index.parent / name for name in names)
 
 

@@ -14,8 +14,10 @@ __all__ = ["locate", "open_model"]
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
-def locate(reference: str) -> ModelLocation:
+def locate(reference: str, *, quiet: bool = False) -> ModelLocation:
     """The folder that ``reference`` means; a Hub id is downloaded first, as far as it is needed.
+
+    :param quiet: show no progress of downloads.
 
     Raises :class:`ModelError` if there is no such folder, or the Hub refuses or cannot be reached.
     """
@@ -27,7 +29,7 @@ def locate(reference: str) -> ModelLocation:
     if match := _HUB_ID.fullmatch(reference):
         from blockmerge.sources.hub import download
 
-        return download(match["id"], match["revision"])
+        return download(match["id"], match["revision"], quiet=quiet)
     raise ModelError(f"{reference}: there is no such folder, and it is no Hub id (org/name or org/name@revision)")
 
 

@@ -1,0 +1,21 @@
+"""What is known of models by the names of their tensors: order, layers, blocks, ties, vocabulary.
+
+Orders are data: ``orders.json`` holds those of the model classes of transformers, and ``tools/make_order_tables.py``
+makes it. Nothing here needs torch.
+"""
+
+from blockmerge.architectures.blocks import Block, block_of, layer_of, vocabulary_tensors
+from blockmerge.architectures.order import Order, module_order, num_layers
+from blockmerge.architectures.tables import known_architectures, table_version
+
+__all__ = [
+    "Block",
+    "Order",
+    "block_of",
+    "known_architectures",
+    "layer_of",
+    "module_order",
+    "num_layers",
+    "table_version",
+    "vocabulary_tensors",
+]

@@ -1,0 +1,42 @@
+"""``blockmerge demo``: a merge of two tiny models, and what it did."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+__all__ = ["demonstrate"]
+
+VALUES = [0.2, 0.8]
+
+
+def demonstrate(out: Path | None, *, overwrite: bool) -> None:
+    """Merge the two models of the package, draw the gradient, and print the losses before and after."""
+    with tempfile.TemporaryDirectory(prefix="blockmerge-") as scratch:
+        _demonstrate(out or Path(scratch) / "merged", kept=out is not None, overwrite=overwrite)
+
+
+def _demonstrate(target: Path, *, kept: bool, overwrite: bool) -> None:
+    import blockmerge
+    from blockmerge.cli.progress import summary
+    from blockmerge.demo.measure import KINDS, MODELS, losses
+    from blockmerge.planning.explain import gradient_chart
+
+    click.echo("Two finetunes of one tiny Llama: model 1 learned code, model 2 learned prose.")
+    click.echo(f"A gradient blends them: {VALUES[0]:.0%} of model 2 at the start, {VALUES[-1]:.0%} at the end.\n")
+    plan = blockmerge.plan(blockmerge.gradient(*(str(MODELS[kind]) for kind in KINDS), values=VALUES))
+    click.echo(gradient_chart(plan) + "\n")
+    finished = blockmerge.merge(plan, target, overwrite=overwrite)
+    if kept:
+        click.echo(summary(finished) + "\n")
+    click.echo("Loss on text that none of them has seen, in nats per byte (lower is better):\n")
+    click.echo(f"{'':<10}" + "".join(f"{kind:>8}" for kind in (*KINDS, "mean")))
+    models = {"model 1": MODELS[KINDS[0]], "model 2": MODELS[KINDS[1]], "the blend": finished.path}
+    for name, folder in models.items():
+        found = losses(folder)
+        figures = [found[kind] for kind in KINDS]
+        click.echo(f"{name:<10}" + "".join(f"{value:>8.3f}" for value in (*figures, sum(figures) / len(figures))))
+    if not kept:
+        click.echo("\nblockmerge demo --out FOLDER keeps the blend; blockmerge gradient --help merges your own.")

