@@ -41,11 +41,11 @@ def plan(recipe: Recipe | str | Path, *, quiet: bool = False) -> Plan:
     :class:`~blockmerge.errors.Problems`.
     """
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    locations = _locate_all(wanted.models, quiet=quiet)
+    locations = _locate_all(wanted.references, quiet=quiet)
     with _opened(locations) as sources:
         inputs = [
             InputModel(reference, location, source.fingerprint(), read_card(location.folder))
-            for reference, location, source in zip(wanted.models, locations, sources, strict=True)
+            for reference, location, source in zip(wanted.references, locations, sources, strict=True)
         ]
         return make_plan(wanted, inputs, sources)
 

@@ -171,6 +171,15 @@ def inspect(model: str, as_json: bool) -> None:
 
 
 @main.command()
+@guarded
+def methods() -> None:
+    """List the merge methods: what each does, its equation, paper and parameters."""
+    from blockmerge.report import methods_text
+
+    click.echo(methods_text())
+
+
+@main.command()
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the merged model here.")
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 @guarded

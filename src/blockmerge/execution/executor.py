@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -18,36 +17,24 @@ from numpy.typing import NDArray
 
 from blockmerge.errors import NonFiniteError
 from blockmerge.execution.events import Event, Progress, TensorDone
+from blockmerge.execution.work import RowWork, Tile, tiles
 from blockmerge.execution.writer import PartialModel
-from blockmerge.methods.operations import Run
 from blockmerge.planning import Piece, Plan, Row
 from blockmerge.sources import Source
 
-__all__ = ["BLOCK", "Executor"]
+__all__ = ["TILE", "Executor"]
 
-BLOCK = 1 << 20
-"""Bytes of output in a canonical block."""
 TILE = 1 << 19
 """Bytes of output computed at once: with its operands, what an L2 cache holds."""
-_DIGEST = 16
 _PULSE = 0.1
 
 
-@dataclass(slots=True)
-class _RowState:
-    """A row in the making: its functions, the digests of its blocks, and how many are still to come."""
+class _Job(NamedTuple):
+    """One block of one pass over a row."""
 
-    row: Row
-    runs: list[Run]
-    digests: bytearray
-    remaining: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    piece: int
-    first: int
-    count: int
+    work: RowWork
+    number: int
+    block: int
 
 
 class Executor:
@@ -104,16 +91,26 @@ class Executor:
             self._emit(event)
         self._emit(Progress(self.bytes_read, self.bytes_written, time.perf_counter() - started))
 
-    def _deal(self) -> Iterator[tuple[_RowState, int]]:
-        """Every block of every row, in order; each row is prepared when its first block is dealt."""
-        for row in self._plan.rows:
-            blocks = max(1, -(-row.nbytes // BLOCK))
-            runs = [piece.operation.bind([read.dtype for read in piece.reads], row.dtype) for piece in row.pieces]
-            state = _RowState(row, runs, bytearray(_DIGEST * blocks), blocks)
-            for block in range(blocks):
-                yield state, block
+    def _deal(self) -> Iterator[_Job]:
+        """Every block of every pass of every row.
 
-    def _next(self) -> tuple[_RowState, int] | None:
+        Rows that measure first are taken in step, each one pass behind the row after it: when a pass is dealt, the one
+        before it is long done, and no thread has to wait.
+        """
+        rows, works = self._plan.rows, dict[int, RowWork]()
+        passes = 1 + max((len(p.operation.measures) for row in rows for p in row.pieces), default=0)
+        for step in range(len(rows) + passes - 1):
+            for number in range(min(passes, step + 1) - 1, -1, -1):
+                index = step - number
+                if index >= len(rows):
+                    continue
+                work = works.setdefault(index, RowWork(rows[index])) if number == 0 else works[index]
+                if number < work.passes:
+                    yield from (_Job(work, number, block) for block in range(work.blocks))
+                if number + 1 == passes:
+                    del works[index]
+
+    def _next(self) -> _Job | None:
         with self._guard:
             return None if self._stopped else next(self._jobs, None)
 
@@ -121,53 +118,75 @@ class Executor:
         buffers = _Buffers()
         try:
             while (job := self._next()) is not None:
-                self._block(*job, buffers)
+                while not job.work.wait(job.number, _PULSE):
+                    if self._stopped:
+                        return
+                if job.number + 1 < job.work.passes:
+                    self._measure(job, buffers)
+                else:
+                    self._compute(job, buffers)
         except BaseException as error:
             self._failure = self._failure or error
             self._stopped = True
         finally:
             self._wake.set()
 
-    def _block(self, state: _RowState, block: int, buffers: _Buffers) -> None:
-        row = state.row
-        digest = xxhash.xxh3_128()
-        read = written = 0
-        for tile in tiles(row, block, self._tile):
-            piece = row.pieces[tile.piece]
-            result = buffers.result(tile.count * row.dtype.itemsize)
-            self._compute(row, piece, state.runs[tile.piece], tile, result, buffers)
-            view = result.data
-            digest.update(view)
-            self._output.write(row, tile.first * row.dtype.itemsize, view)
-            read += sum(tile.count * operand.dtype.itemsize for operand in piece.reads)
-            written += len(view)
-        state.digests[_DIGEST * block : _DIGEST * (block + 1)] = digest.digest()
-        self._account(state, read, written)
+    def _measure(self, job: _Job, buffers: _Buffers) -> None:
+        row, read = job.work.row, 0
+        for tile in tiles(row, job.block, self._tile):
+            measure = job.work.measure(job.number, tile.piece)
+            if measure is not None:
+                operands = self._operands(row.pieces[tile.piece], tile, buffers)
+                job.work.observe(measure, tile, operands)
+                read += sum(operand.nbytes for operand in operands)
+        self._account(job, read, 0)
 
-    def _compute(self, row: Row, piece: Piece, run: Run, tile: _Tile, result: NDArray[Any], buffers: _Buffers) -> None:
+    def _compute(self, job: _Job, buffers: _Buffers) -> None:
+        row, digest = job.work.row, xxhash.xxh3_128()
+        read = written = 0
+        for tile in tiles(row, job.block, self._tile):
+            piece = row.pieces[tile.piece]
+            operands = self._operands(piece, tile, buffers)
+            result = buffers.result(tile.count * row.dtype.itemsize)
+            elements = result.view(row.dtype.storage)
+            bad = job.work.runs[tile.piece](operands, elements, tile.first)
+            if bad and piece.operation.strict:
+                self._check_nonfinite(row, piece, tile, operands, elements)
+            digest.update(result.data)
+            self._output.write(row, tile.first * row.dtype.itemsize, result.data)
+            read += sum(operand.nbytes for operand in operands)
+            written += result.nbytes
+        job.work.set_digest(job.block, digest.digest())
+        self._account(job, read, written)
+
+    def _operands(self, piece: Piece, tile: Tile, buffers: _Buffers) -> list[NDArray[Any]]:
+        """What the piece reads for a tile."""
         operands: list[NDArray[Any]] = []
         for number, read in enumerate(piece.reads):
             buffer = buffers.operand(number, tile.count * read.dtype.itemsize)
             self._sources[read.model].read_into(read.name, tile.first, tile.count, buffer.data)
             operands.append(buffer.view(read.dtype.storage))
-        bad = run(operands, result.view(row.dtype.storage))
-        if bad and piece.operation.strict:
-            self.nonfinite.add(row.name)
-            if not self._allow_nonfinite:
-                raise self._nonfinite(row, piece, tile, operands, result.view(row.dtype.storage))
+        return operands
 
-    def _account(self, state: _RowState, read: int, written: int) -> None:
+    def _account(self, job: _Job, read: int, written: int) -> None:
+        done = job.work.finish_block(job.number)
         with self._guard:
             self.bytes_read += read
             self.bytes_written += written
-            state.remaining -= 1
-            if state.remaining == 0:
-                digest = xxhash.xxh3_128_hexdigest(bytes(state.digests))
-                self.digests[state.row.name] = digest
-                self._done.append(TensorDone(state.row.name, digest))
+            if done:
+                name, digest = job.work.row.name, job.work.digest
+                self.digests[name] = digest
+                self._done.append(TensorDone(name, digest))
+
+    def _check_nonfinite(
+        self, row: Row, piece: Piece, tile: Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
+    ) -> None:
+        self.nonfinite.add(row.name)
+        if not self._allow_nonfinite:
+            raise self._nonfinite(row, piece, tile, operands, result)
 
     def _nonfinite(
-        self, row: Row, piece: Piece, tile: _Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
+        self, row: Row, piece: Piece, tile: Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
     ) -> NonFiniteError:
         """An error that names the model, the tensor and the place of the first bad value."""
         from blockmerge.kernels import first_nonfinite
@@ -183,17 +202,6 @@ class Executor:
         return NonFiniteError(
             f"{row.name}{place} overflows {row.dtype}; choose a wider --dtype (or --allow-nonfinite to write infinity)"
         )
-
-
-def tiles(row: Row, block: int, tile: int) -> Iterator[_Tile]:
-    """The tiles of one block of ``row``: at most ``tile`` bytes of output each, none across pieces."""
-    size = max(1, row.dtype.itemsize)
-    start, end = block * BLOCK // size, min((block + 1) * BLOCK // size, row.elements)
-    step = max(1, tile // size)
-    for number, piece in enumerate(row.pieces):
-        low, high = max(start, piece.first), min(end, piece.first + piece.count)
-        for first in range(low, high, step):
-            yield _Tile(number, first, min(step, high - first))
 
 
 def _place(index: int, shape: Sequence[int]) -> list[int]:

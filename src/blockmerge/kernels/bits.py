@@ -15,7 +15,7 @@ from numba import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
-__all__ = ["decode", "decode_wide", "encode", "finite", "rounded"]
+__all__ = ["decode", "decode_wide", "encode", "finite", "number", "rounded"]
 
 _U16, _I16, _U32, _F32, _F64 = np.uint16, np.int16, np.uint32, np.float32, np.float64
 
@@ -74,6 +74,11 @@ def decode_wide(element):
     raise NotImplementedError
 
 
+def number(element, like):
+    """The number that ``element`` stands for, as a float of the type of ``like``."""
+    raise NotImplementedError
+
+
 def encode(value, like):
     """``value`` (float32 or float64) rounded once to the encoding of ``like``."""
     raise NotImplementedError
@@ -122,6 +127,15 @@ def _decode_wide(element):
     if element in (types.uint16, types.int16, types.float32):
         return lambda element: _F64(decode(element))
     return None
+
+
+@overload(number)
+def _number(element, like):
+    if like == types.float64:
+        return lambda element, like: decode_wide(element)
+    if like == types.float32 and element == types.float64:
+        return lambda element, like: _F32(element)
+    return lambda element, like: decode(element)
 
 
 @overload(encode)

@@ -1,7 +1,43 @@
-"""Merge methods: the equation of each, and the operations on tiles that carry it out."""
+"""Merge methods: a file each with declaration and equation, on a few families of operations.
+
+:data:`METHODS` lists them by name.
+"""
 
 from __future__ import annotations
 
+from blockmerge.methods import (
+    breadcrumbs,
+    dare,
+    geometric_median,
+    karcher,
+    linear,
+    model_stock,
+    multislerp,
+    nuslerp,
+    passthrough,
+    slerp,
+    task_arithmetic,
+    ties,
+)
+from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Copy, Lerp, Operation, Original
 
-__all__ = ["Copy", "Lerp", "Operation", "Original"]
+__all__ = ["METHODS", "Call", "Copy", "Lerp", "Method", "Operation", "Original", "Parameter"]
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        *breadcrumbs.METHODS,
+        *dare.METHODS,
+        geometric_median.METHOD,
+        karcher.METHOD,
+        linear.METHOD,
+        model_stock.METHOD,
+        multislerp.METHOD,
+        nuslerp.METHOD,
+        passthrough.METHOD,
+        slerp.METHOD,
+        task_arithmetic.METHOD,
+        ties.METHOD,
+    )
+}

@@ -6,6 +6,7 @@ sent elsewhere without numba.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -15,60 +16,78 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 
-__all__ = ["Copy", "Lerp", "Operation", "Original", "Run"]
+__all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Operation", "Original", "Run"]
 
 Array = NDArray[Any]
-Run = Callable[[Sequence[Array], Array], bool]
-"""Takes one array of encoded elements per operand and the array to fill; says whether a value was not finite."""
+GRANULE = 1 << 18
+"""Elements that a measuring pass looks at together, counted from the start of the tensor (or of its piece)."""
+Run = Callable[[Sequence[Array], Array, int], bool]
+"""Computes one tile: takes an array of encoded elements per operand, the array to fill, and the element of the tensor
+at which both start. Says whether a value was not finite."""
 
 
-class Operation(Protocol):
+class Measure(Protocol):
+    """A pass over the operands before the one that computes, for what has to be known of the whole tensor.
+
+    Its statistic has one more dimension than what :meth:`observe` gives: if ``stacked``, one entry for each granule, in
+    their order; else one entry, the sum over granules (of whole numbers only: their sum does not depend on the order).
+    """
+
+    stacked: ClassVar[bool]
+
+    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Array:
+        """Look at one granule, which starts at element ``first``. ``statistics`` are those of earlier passes."""
+        ...
+
+
+class Operation(ABC):
     """One way to compute a tile from its operands.
 
     ``strict``: a value that is not finite is an error, unless the person allows it.
     """
 
-    strict: ClassVar[bool]
+    strict: ClassVar[bool] = True
 
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Passes over the operands before the one that computes."""
+        return ()
+
+    @abstractmethod
     def numbers(self) -> dict[str, Any]:
         """The operation in plain values: what the plan prints and the digest covers."""
-        ...
 
-    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
-        """The function for operands and a result of these formats. Imports the kernels."""
-        ...
+    @abstractmethod
+    def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
+        """The function for operands and a result of these formats, given what was measured. Imports the kernels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+@dataclass(frozen=True)
+class Copy(Operation):
     """The operand, converted if the result has another format; integers and the like are copied as bytes."""
-
-    strict: ClassVar[bool] = True
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
         return {"kind": "copy"}
 
-    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+    def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Convert, or copy and look for values that are not finite."""
         from blockmerge import kernels
 
         (dtype,) = dtypes
         if dtype != out:
-            return lambda operands, result: kernels.convert(operands[0], result)
+            return lambda operands, result, _: kernels.convert(operands[0], result)
 
-        def copy(operands: Sequence[Array], result: Array) -> bool:
+        def copy(operands: Sequence[Array], result: Array, _first: int) -> bool:
             result[:] = operands[0]
             return dtype in _BLENDABLE and kernels.nonfinite(result)
 
         return copy
 
 
-@dataclass(frozen=True, slots=True)
-class Lerp:
+@dataclass(frozen=True)
+class Lerp(Operation):
     """``(1 - ratio) a + ratio b``, rounded once; in float32, or float64 for float32 results and float64 inputs."""
-
-    strict: ClassVar[bool] = True
 
     ratio: float
 
@@ -76,19 +95,19 @@ class Lerp:
         """The plain values."""
         return {"kind": "lerp", "ratio": self.ratio}
 
-    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+    def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """The narrow kernel where float32 holds everything, else the wide one."""
         from blockmerge import kernels
 
         if out == F32 or F64 in dtypes:
             w, v = self.ratio, 1.0 - self.ratio
-            return lambda operands, result: kernels.lerp_wide(operands[0], operands[1], result, w, v)
+            return lambda operands, result, _: kernels.lerp_wide(operands[0], operands[1], result, w, v)
         near, rest = np.float32(self.ratio), np.float32(1.0 - self.ratio)
-        return lambda operands, result: kernels.lerp(operands[0], operands[1], result, near, rest)
+        return lambda operands, result, _: kernels.lerp(operands[0], operands[1], result, near, rest)
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+@dataclass(frozen=True)
+class Original(Operation):
     """The original's blends, one after the other: ``a = (1 - ratio) a + ratio b`` for each step.
 
     A step is the ratio and the number of the operand that is ``b`` (1, or 2 if a tied tensor has two partners).
@@ -111,17 +130,17 @@ class Original:
             "work": [dtype.name for dtype in self.work],
         }
 
-    def bind(self, dtypes: Sequence[DType], out: DType) -> Run:
+    def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Chain one kernel call per step, through a scratch tile in the format of model 1."""
         from blockmerge import kernels
 
         if not self.steps:
-            return lambda operands, result: kernels.cast(operands[0], result, _type(self.load[0]))
+            return lambda operands, result, _: kernels.cast(operands[0], result, _type(self.load[0]))
         (load_a, load_b), (work_a, work_b) = map(_types, (self.load, self.work))
         work_sum = _type(self.work[0] if self.work[0] == self.work[1] else F32)
         steps = [(np.float32(1 - ratio), np.float32(ratio), operand) for ratio, operand in self.steps]
 
-        def blend(operands: Sequence[Array], result: Array) -> bool:
+        def blend(operands: Sequence[Array], result: Array, _first: int) -> bool:
             a, loaded, bad = operands[0], load_a, False
             for k, (share_a, share_b, operand) in enumerate(steps):
                 b, last = operands[operand], k == len(steps) - 1

@@ -13,6 +13,7 @@ from blockmerge.dtypes import F16, DType
 from blockmerge.errors import BlockmergeError, RecipeError, raise_all
 from blockmerge.methods import Copy, Lerp, Operation, Original
 from blockmerge.planning import checks
+from blockmerge.planning.combine import Worked, combine, output_dtype
 from blockmerge.planning.layout import lay_out
 from blockmerge.planning.pairing import Step, Target, pair, shape_summary
 from blockmerge.planning.plan import CopiedFile, InputModel, Piece, Plan, Read, Row
@@ -34,30 +35,38 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
 
     Raises :class:`RecipeError`, :class:`ModelError` or :class:`MismatchError`, or several as ``Problems``.
     """
-    first, second = sources
-    problems: list[BlockmergeError] = [*checks.unusable(first), *checks.unusable(second)]
-    problems += checks.incompatible(first, second)
+    first = sources[0]
+    problems: list[BlockmergeError] = [problem for source in sources for problem in checks.unusable(source)]
+    problems += [problem for other in sources[1:] for problem in checks.incompatible(first, other)]
     raise_all(problems)
-    pairing = pair(recipe, first, second)
-    raise_all(shape_summary(pairing, first, second))
+    worked = _gradient(recipe, sources) if recipe.method == "gradient" else combine(recipe, sources)
+    rows, shards = lay_out(worked.rows, recipe.max_shard_size)
     default = _main_dtype(first)
-    make = _Rows(recipe, (first, second))
-    rows, shards = lay_out([make.row(target) for target in pairing.targets], recipe.max_shard_size)
-    written = make.dtype(default)
-    config = _config_file(first, written, untied=bool(pairing.untied), changed=written != default)
+    written = output_dtype(recipe, default)
+    config = _config_file(first, written, untied=worked.untied, changed=written != default)
     files, file_notes = _files(first)
+    differing = [line for other in sources[1:] for line in checks.differences(first, other)]
     return Plan(
         recipe=recipe,
         inputs=tuple(inputs),
         architecture=checks.architecture(first),
-        order=pairing.order,
+        order=worked.order,
         rows=rows,
         shards=shards,
         files=(config, *files),
         dtype=written,
-        warnings=(*pairing.warnings, *checks.differences(first, second)),
-        notes=(*pairing.notes, *make.notes, *file_notes),
+        warnings=(*worked.warnings, *dict.fromkeys(differing)),
+        notes=(*worked.notes, *file_notes),
     )
+
+
+def _gradient(recipe: Recipe, sources: Sequence[Source]) -> Worked:
+    first, second = sources
+    pairing = pair(recipe, first, second)
+    raise_all(shape_summary(pairing, first, second))
+    make = _Rows(recipe, (first, second))
+    rows = [make.row(target) for target in pairing.targets]
+    return Worked(rows, pairing.order, pairing.warnings, pairing.notes, untied=bool(pairing.untied))
 
 
 def _main_dtype(source: Source) -> DType:
@@ -70,11 +79,10 @@ def _main_dtype(source: Source) -> DType:
 
 
 class _Rows:
-    """Turns targets into rows under one recipe; collects ``notes`` on the way."""
+    """Turns targets of a gradient into rows."""
 
     def __init__(self, recipe: Recipe, sources: tuple[Source, Source]) -> None:
         self.recipe = recipe
-        self.notes: list[str] = []
         loads = [_load_dtype(source) for source in sources]
         self.load = (loads[0], loads[1])
         stored = {spec.dtype for source in sources for spec in source.specs.values()}
@@ -83,7 +91,7 @@ class _Rows:
 
     def row(self, target: Target) -> Row:
         """The row of one target, without its place in a shard."""
-        dtype = self.dtype(target.base.dtype)
+        dtype = output_dtype(self.recipe, target.base.dtype)
         return Row(
             name=target.name,
             dtype=dtype,
@@ -94,15 +102,6 @@ class _Rows:
             layer=layer_of(target.name),
             block=block_of(target.name),
         )
-
-    def dtype(self, stored: DType) -> DType:
-        """What a tensor that is ``stored`` so in model 1 becomes: float64 is never written, integers stay."""
-        if not checks.blendable(stored):
-            return stored
-        if self.recipe.arithmetic is not Arithmetic.EXACT:
-            return F16
-        chosen = dtypes.by_name(self.recipe.dtype or "") or stored
-        return dtypes.F32 if chosen == dtypes.F64 else chosen
 
     def _pieces(self, target: Target, dtype: DType) -> list[Piece]:
         base = Read(0, target.base.name, target.base.dtype)

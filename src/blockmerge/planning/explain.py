@@ -44,14 +44,14 @@ def plan_summary(plan: Plan) -> str:
     shards = f"{len(plan.shards)} shard{'s' if len(plan.shards) > 1 else ''}"
     order = "module order" if plan.order == "table" else "natural order of names"
     lines = [
-        *(f"model {number}:   {model.published}" for number, model in enumerate(plan.inputs, start=1)),
+        *(f"{role + ':':<10} {model.published}" for role, model in zip(plan.roles, plan.inputs, strict=True)),
         f"architecture: {plan.architecture}, {len(plan.rows)} tensors in {order}",
-        f"gradient:  by {plan.recipe.by.value}, arithmetic {plan.recipe.arithmetic.value}, stored as {plan.dtype}",
+        f"method:    {plan.recipe.method} by {plan.recipe.by.value}, arithmetic {plan.recipe.arithmetic.value}",
+        f"dtype:     {plan.dtype}",
         f"read:      {size_text(plan.bytes_to_read)}",
         f"write:     {size_text(plan.bytes_to_write)} in {shards}, {len(plan.files)} files besides",
         f"memory:    some {size_text(memory_estimate())}, whatever the size of the models",
-        "",
-        gradient_chart(plan),
+        *(["", gradient_chart(plan)] if plan.recipe.method == "gradient" else []),
         *_remarks("warning", plan.warnings),
         *_remarks("note", plan.notes),
     ]
@@ -96,7 +96,9 @@ def tensor_table(plan: Plan) -> str:
         position = "   -" if row.position is None else f"{row.position:4d}"
         share = "   -   " if row.ratio is None else f"{row.ratio:7.4f}"
         sizes = f"{size_text(row.read_bytes):>9}  {size_text(row.nbytes):>9}"
-        lines.append(f"{position} {share}  {row.dtype.name:<9} {sizes}  {row.name} {_shape(row.shape)}{_origin(row)}")
+        lines.append(
+            f"{position} {share}  {row.dtype.name:<9} {sizes}  {row.name} {_shape(row.shape)}{_origin(row, plan.roles)}"
+        )
     return "\n".join(lines)
 
 
@@ -104,13 +106,11 @@ def _shape(shape: Sequence[int]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
-def _origin(row: Row) -> str:
+def _origin(row: Row, roles: Sequence[str]) -> str:
     """How a row is computed, where that is not a plain blend of equal names."""
     models = {read.model for piece in row.pieces for read in piece.reads}
-    if models == {0}:
-        return "  (model 1)"
-    if models == {1}:
-        return "  (model 2)"
+    if len(models) == 1:
+        return f"  ({roles[models.pop()]} only)"
     names = {read.name for piece in row.pieces for read in piece.reads} - {row.name}
     return f"  (from {', '.join(sorted(names))})" if names else ""
 

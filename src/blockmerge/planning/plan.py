@@ -72,8 +72,12 @@ class Row:
 
     @property
     def read_bytes(self) -> int:
-        """Bytes to read."""
-        return sum(piece.count * read.dtype.bits // 8 for piece in self.pieces for read in piece.reads)
+        """Bytes to read, in all passes."""
+        return sum(
+            piece.count * read.dtype.bits // 8 * (1 + len(piece.operation.measures))
+            for piece in self.pieces
+            for read in piece.reads
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,12 @@ class Plan:
     dtype: DType
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What each input is: ``base`` or ``model 1`` and so on."""
+        models = tuple(f"model {number}" for number in range(1, len(self.recipe.models) + 1))
+        return models if self.recipe.base is None else ("base", *models)
 
     @property
     def bytes_to_read(self) -> int:
@@ -200,7 +210,7 @@ def _spelled(row: Row, shards: tuple[Shard, ...]) -> dict[str, Any]:
             {
                 "first": piece.first,
                 "count": piece.count,
-                "reads": [{"model": r.model + 1, "name": r.name, "dtype": r.dtype.name} for r in piece.reads],
+                "reads": [{"model": r.model, "name": r.name, "dtype": r.dtype.name} for r in piece.reads],
                 "operation": piece.operation.numbers(),
             }
             for piece in row.pieces

@@ -8,7 +8,7 @@ from __future__ import annotations
 from blockmerge.recipes.build import gradient
 from blockmerge.recipes.load import load_recipe
 from blockmerge.recipes.native import to_dict, to_yaml
-from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection
+from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection, Setting
 
 __all__ = [
     "Arithmetic",
@@ -18,6 +18,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "Selection",
+    "Setting",
     "gradient",
     "load_recipe",
     "to_dict",

@@ -109,6 +109,12 @@ class Node:
     def _pairs(self) -> list[tuple[Any, Any]]:
         return self._node.value
 
+    def pairs(self) -> list[tuple[str, Node]]:
+        """The entries of a mapping as they stand; empty for anything else."""
+        if not isinstance(self._node, yaml.MappingNode):
+            return []
+        return [(str(key.value), Node(self._document, value, str(key.value))) for key, value in self._pairs()]
+
     def keys(self) -> list[str]:
         """The keys of a mapping as written; empty for anything else."""
         return [str(key.value) for key, _ in self._pairs()] if isinstance(self._node, yaml.MappingNode) else []

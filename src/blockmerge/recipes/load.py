@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from blockmerge.errors import RecipeError
-from blockmerge.recipes import blockmerge, native
+from blockmerge.methods import METHODS, Method
+from blockmerge.recipes import blockmerge, methods, native
 from blockmerge.recipes.document import Document
 from blockmerge.recipes.recipe import Recipe
 
@@ -23,4 +24,13 @@ def load_recipe(path: str | Path) -> Recipe:
         return blockmerge.read(document)
     if "merge_method" in keys:
         raise RecipeError(f"{path}: is a mergekit recipe, which this version does not read; write `method: gradient`")
-    return native.read(document)
+    method = _method(document)
+    return native.read(document) if method is None else methods.read(document, method)
+
+
+def _method(document: Document) -> Method | None:
+    """The method that a native recipe names, unless it is a gradient (or cannot be told)."""
+    for key, node in document.root.pairs():
+        if key == "method":
+            return METHODS.get(str(node.plain()))
+    return None

@@ -12,7 +12,7 @@ max_shard_size: 2GB
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
@@ -45,7 +45,7 @@ def read(document: Document) -> Recipe:
     readers: dict[str, Callable[[Node], Any]] = {"values": _values, "filters": _texts, "models": _texts}
     arguments = {key: readers.get(key, Node.text)(node) for key, node in fields.items()}
     if (method := arguments.pop("method", None)) not in (None, "gradient"):
-        fields["method"].problem(f"{method!r} is not known; the method of this recipe is gradient")
+        fields["method"].problem(f"{method!r} is not known; `blockmerge methods` lists them")
     models: list[str] = arguments.pop("models", [])
     if "models" in fields and len(models) != 2:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
@@ -70,11 +70,15 @@ def _values(node: Node) -> Any:
     return {key: value.numbers() for key, value in fields.items()}
 
 
-def to_dict(recipe: Recipe, models: tuple[str, str] | None = None) -> dict[str, Any]:
+def to_dict(recipe: Recipe, models: Sequence[str] | None = None) -> dict[str, Any]:
     """``recipe`` in the words of this dialect (or, if operations overlap, of BlockMerge's), without defaults.
 
     ``models`` replaces the references, so that a published recipe holds no path of the machine that made it.
     """
+    if recipe.method != "gradient":
+        from blockmerge.recipes.methods import to_dict as method_dict
+
+        return method_dict(recipe, models or recipe.references)
     first, second = models or recipe.models
     if recipe.overlapping:
         from blockmerge.recipes.blockmerge import to_dict as blockmerge_dict
@@ -97,7 +101,7 @@ def to_dict(recipe: Recipe, models: tuple[str, str] | None = None) -> dict[str, 
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def to_yaml(recipe: Recipe, models: tuple[str, str] | None = None) -> str:
+def to_yaml(recipe: Recipe, models: Sequence[str] | None = None) -> str:
     """``recipe`` as YAML that ``blockmerge merge`` takes; see :func:`to_dict`."""
     return yaml.safe_dump(
         to_dict(recipe, models), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from blockmerge.architectures import Block
 
-__all__ = ["Arithmetic", "Curve", "OnMissing", "Only", "Reading", "Recipe", "Selection"]
+__all__ = ["Arithmetic", "Curve", "OnMissing", "Only", "Reading", "Recipe", "Selection", "Setting"]
 
 
 class Arithmetic(StrEnum):
@@ -69,17 +70,34 @@ class Curve:
     origin: str = "--values"
 
 
+Setting = tuple[Curve, ...]
+"""The values of one parameter: for each tensor the first curve that selects it counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A gradient merge of two models.
+    """A merge in normal form.
 
-    ``curves`` apply in order. Natively each tensor belongs to one curve at most; operations of a BlockMerge YAML may
-    overlap, and then blend again what the one before them left (``overlapping``).
-    ``dtype`` is a name like ``bfloat16`` or None for model 1's; ``max_shard_size`` is in bytes.
+    ``models`` are references (folders, Hub ids) in order, ``base`` is one more if the method wants one. The first of
+    all, base before models, lends config, tokenizer and whatever no other model has.
+
+    ``settings`` hold the numbers of the method for all models, ``model_settings`` those for each, which come first;
+    ``options`` hold its flags and choices. ``seed`` decides random choices.
+
+    The method ``gradient`` has its ``curves`` instead. Natively each tensor belongs to one curve at most; operations of
+    a BlockMerge YAML may overlap, and then blend again what the one before them left (``overlapping``).
+
+    ``dtype`` is a name like ``bfloat16``, or None for the first model's; ``max_shard_size`` is in bytes.
     """
 
-    models: tuple[str, str]
-    curves: tuple[Curve, ...]
+    models: tuple[str, ...]
+    curves: tuple[Curve, ...] = ()
+    method: str = "gradient"
+    base: str | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    model_settings: tuple[Mapping[str, Setting], ...] = ()
+    options: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
+    seed: int = 0
     by: Reading = Reading.TENSOR
     arithmetic: Arithmetic = Arithmetic.EXACT
     dtype: str | None = None
@@ -88,3 +106,8 @@ class Recipe:
     overlapping: bool = False
     dialect: str = "native"
     output: str | None = field(default=None, compare=False)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All inputs, the one that lends config and tokenizer first."""
+        return self.models if self.base is None else (self.base, *self.models)

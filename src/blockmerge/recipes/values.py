@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from blockmerge.errors import RecipeError
 
-__all__ = ["one_of", "parse_layers", "parse_list", "parse_size", "parse_values"]
+__all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_size", "parse_values"]
 
 _MAX_VALUES = 100_000
 _PREFIXES = ("K", "M", "G", "T")

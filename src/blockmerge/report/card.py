@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from blockmerge.methods import METHODS
 from blockmerge.planning import InputModel, Plan
 from blockmerge.recipes import Arithmetic, to_yaml
 
@@ -22,14 +23,11 @@ _ARITHMETIC = {
 
 def model_card(plan: Plan) -> str:
     """The text of README.md: front matter that the Hub reads, the picture, the recipe, the inputs."""
-    first, second = plan.inputs
-    published = (first.published, second.published)
+    published = [model.published for model in plan.inputs]
     sections = [
         f"---\n{_front_matter(plan.inputs)}---",
-        f"# {first.location.label} × {second.location.label}",
-        "Two finetuned models blended by a gradient with "
-        "[Blockmerge](https://pypi.org/project/blockmerge/): each tensor takes its own share of either.",
-        f"![Share of {second.location.label} in each tensor, from the first to the last]({PICTURE})",
+        "# " + " × ".join(model.location.label for model in plan.inputs),
+        *_how(plan),
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
         f"## Recipe\n\n```yaml\n{to_yaml(plan.recipe, published)}```\n\n"
@@ -39,6 +37,20 @@ def model_card(plan: Plan) -> str:
         _remarks("What was decided", plan.notes),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _how(plan: Plan) -> list[str]:
+    """What was done, in a sentence and, for a gradient, a picture."""
+    link = "[Blockmerge](https://pypi.org/project/blockmerge/)"
+    if plan.recipe.method != "gradient":
+        method = METHODS[plan.recipe.method]
+        summary = method.summary[0].lower() + method.summary[1:]
+        return [f"Merged with {link} by `{method.name}` ({method.paper}): {summary}", f"`{method.equation}`"]
+    second = plan.inputs[1].location.label
+    return [
+        f"Two finetuned models blended by a gradient with {link}: each tensor takes its own share of either.",
+        f"![Share of {second} in each tensor, from the first to the last]({PICTURE})",
+    ]
 
 
 def _front_matter(inputs: Iterable[InputModel]) -> str:
@@ -70,10 +82,10 @@ def _together(inputs: Iterable[InputModel], key: str) -> str | list[str] | None:
 
 def _inputs_table(plan: Plan) -> str:
     lines = ["| | model | licence |", "|---|---|---|"]
-    for number, model in enumerate(plan.inputs, start=1):
+    for role, model in zip(plan.roles, plan.inputs, strict=True):
         licence = _together([model], "license") or "not stated"
         text = licence if isinstance(licence, str) else ", ".join(licence)
-        lines.append(f"| model {number} | {_escaped(model.published)} | {_escaped(text)} |")
+        lines.append(f"| {role} | {_escaped(model.published)} | {_escaped(text)} |")
     return "\n".join(lines)
 
 

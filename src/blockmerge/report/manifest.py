@@ -17,10 +17,9 @@ __all__ = ["manifest"]
 
 def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
     """The text of blockmerge.json; the keys are explained in docs/format.md."""
-    first, second = (model.published for model in plan.inputs)
     entries: dict[str, Any] = {
         "format": 1,
-        "recipe": to_dict(plan.recipe, (first, second)),
+        "recipe": to_dict(plan.recipe, [model.published for model in plan.inputs]),
         "plan": plan.digest,
         "inputs": [
             {

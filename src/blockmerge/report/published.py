@@ -16,7 +16,8 @@ def published_files(plan: Plan, digests: Mapping[str, str]) -> list[CopiedFile]:
     """Card, picture and manifest. They hold no time and no path, so equal merges give equal files."""
     contents = {
         "README.md": model_card(plan),
-        PICTURE: gradient_svg(plan),
         "blockmerge.json": manifest(plan, digests),
     }
+    if plan.recipe.method == "gradient":
+        contents[PICTURE] = gradient_svg(plan)
     return [CopiedFile(name, len(encoded := text.encode()), encoded) for name, text in contents.items()]

@@ -1,0 +1,119 @@
+"""One row in the making: its passes, what they measured, and the digests of its blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from blockmerge.methods.operations import GRANULE, Measure, Run
+from blockmerge.planning import Row
+
+__all__ = ["BLOCK", "RowWork", "Tile", "tiles"]
+
+BLOCK = 1 << 20
+"""Bytes of output in a canonical block."""
+_DIGEST = 16
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """``count`` elements of a row from element ``first`` on, inside piece number ``piece``."""
+
+    piece: int
+    first: int
+    count: int
+
+
+def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
+    """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each.
+
+    Where an operation measures first, tiles are granules instead, so that statistics do not depend on ``tile``.
+    """
+    size = row.dtype.itemsize
+    start, end = block * BLOCK // size, min((block + 1) * BLOCK // size, row.elements)
+    for number, piece in enumerate(row.pieces):
+        step = GRANULE if piece.operation.measures else max(1, tile // size)
+        low, high = max(start, piece.first), min(end, piece.first + piece.count)
+        for first in range(low, high, step):
+            yield Tile(number, first, min(step, high - first))
+
+
+class RowWork:
+    """The state of one row. Its passes run one after the other; the blocks of a pass in any order, on any thread."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.blocks = max(1, -(-row.nbytes // BLOCK))
+        self.passes = 1 + max((len(piece.operation.measures) for piece in row.pieces), default=0)
+        self.runs: list[Run] = []
+        self._statistics: list[list[Array]] = [[] for _ in row.pieces]
+        self._observed: list[dict[int, Array]] = [{} for _ in row.pieces]
+        self._remaining = [self.blocks] * self.passes
+        self._started = [threading.Event() for _ in range(self.passes)]
+        self._digests = bytearray(_DIGEST * self.blocks)
+        self._guard = threading.Lock()
+        self._open(0)
+
+    def wait(self, number: int, seconds: float) -> bool:
+        """Wait until pass ``number`` may run; False if it still may not."""
+        return self._started[number].wait(seconds)
+
+    def measure(self, number: int, piece: int) -> Measure | None:
+        """What pass ``number`` has to find out about a piece, if anything."""
+        measures = self.row.pieces[piece].operation.measures
+        return measures[number] if number < len(measures) else None
+
+    def observe(self, measure: Measure, tile: Tile, operands: list[Array]) -> None:
+        """Let ``measure`` look at a granule, and keep what it found."""
+        found = measure.observe(operands, tile.first, self._statistics[tile.piece])
+        with self._guard:
+            observed = self._observed[tile.piece]
+            if measure.stacked:
+                observed[tile.first] = found
+            elif 0 in observed:
+                observed[0] += found
+            else:
+                observed[0] = found.copy()
+
+    def set_digest(self, block: int, digest: bytes) -> None:
+        """Note the digest of a block's bytes."""
+        self._digests[_DIGEST * block : _DIGEST * (block + 1)] = digest
+
+    @property
+    def digest(self) -> str:
+        """The digest of the tensor, once all blocks have theirs."""
+        return xxhash.xxh3_128_hexdigest(bytes(self._digests))
+
+    def finish_block(self, number: int) -> bool:
+        """Count a block of pass ``number`` as done; True if that was the last of the last pass."""
+        with self._guard:
+            self._remaining[number] -= 1
+            if self._remaining[number]:
+                return False
+        if number + 1 == self.passes:
+            return True
+        self._close(number)
+        self._open(number + 1)
+        return False
+
+    def _open(self, number: int) -> None:
+        if number + 1 == self.passes:
+            self.runs = [
+                piece.operation.bind([read.dtype for read in piece.reads], self.row.dtype, statistics)
+                for piece, statistics in zip(self.row.pieces, self._statistics, strict=True)
+            ]
+        self._started[number].set()
+
+    def _close(self, number: int) -> None:
+        """Turn what a pass observed into its statistic: the sum over granules, or all of them in order."""
+        for piece, (observed, statistics) in enumerate(zip(self._observed, self._statistics, strict=True)):
+            if self.measure(number, piece) is not None:
+                statistics.append(np.stack([observed[first] for first in sorted(observed)]))
+            observed.clear()

@@ -1,0 +1,114 @@
+"""Choosing elements of a task vector by magnitude or by chance, without sorting it.
+
+Magnitudes are ordered by the bits of their float32: as integers, those of non-negative floats ascend. Two histograms
+find the k-th largest exactly: one over the upper 16 bits of all elements, one over the lower 15 bits of those in the
+bucket where the k-th falls.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from blockmerge.kernels.bits import float32_bits
+from blockmerge.kernels.cache import kernel
+
+__all__ = [
+    "COARSE",
+    "FINE",
+    "LOW_BITS",
+    "coarse_histogram",
+    "count_equal",
+    "fine_histogram",
+    "keep_between",
+    "keep_by_chance",
+]
+
+LOW_BITS = 15
+COARSE, FINE = 1 << 16, 1 << LOW_BITS
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
+_LOW = np.uint32(FINE - 1)
+_SHIFT = np.uint32(LOW_BITS)
+
+
+@kernel
+def coarse_histogram(values, counts):
+    """Add to ``counts`` (COARSE int64) how many of ``values`` have each upper half."""
+    for i in range(values.size):
+        counts[(float32_bits(values[i]) & _MAGNITUDE) >> _SHIFT] += 1
+
+
+@kernel
+def fine_histogram(values, bucket, counts):
+    """Add to ``counts`` (FINE int64) how many of the ``values`` in ``bucket`` have each lower half."""
+    for i in range(values.size):
+        bits = float32_bits(values[i]) & _MAGNITUDE
+        if bits >> _SHIFT == bucket:
+            counts[bits & _LOW] += 1
+
+
+@kernel
+def count_equal(values, bits):
+    """How many of ``values`` have exactly the magnitude ``bits``."""
+    count = 0
+    for i in range(values.size):
+        count += (float32_bits(values[i]) & _MAGNITUDE) == bits
+    return count
+
+
+@kernel
+def keep_between(values, low, low_ties, high, high_ties, first, key):
+    """Zero all ``values`` but those with magnitudes in (low, high), bits compared; of those equal to a bound keep some.
+
+    Of the ties with ``low`` the ``low_ties`` with the smallest hash of their index stay, of those with ``high``
+    ``high_ties``; both are numbers for these very values, which start at index ``first`` of the tensor.
+    """
+    low_limit = _hash_limit(values, low, low_ties, first, key)
+    high_limit = _hash_limit(values, high, high_ties, first, key)
+    for i in range(values.size):
+        bits = float32_bits(values[i]) & _MAGNITUDE
+        keep = low < bits < high
+        if bits == low:
+            keep = mixed(np.uint64(first + i), key) < low_limit
+        if bits == high and not keep:
+            keep = mixed(np.uint64(first + i), key) < high_limit
+        if not keep:
+            values[i] = np.float32(0.0)
+
+
+@kernel
+def _hash_limit(values, bound, wanted, first, key):
+    """The hash below which exactly ``wanted`` of the ties with ``bound`` lie (hashes of different indices differ)."""
+    if wanted == 0:
+        return np.uint64(0)
+    ties = 0
+    for i in range(values.size):
+        ties += (float32_bits(values[i]) & _MAGNITUDE) == bound
+    if wanted >= ties:
+        return np.uint64(0xFFFFFFFFFFFFFFFF)
+    hashes = np.empty(ties, np.uint64)
+    at = 0
+    for i in range(values.size):
+        if (float32_bits(values[i]) & _MAGNITUDE) == bound:
+            hashes[at] = mixed(np.uint64(first + i), key)
+            at += 1
+    return np.partition(hashes, wanted)[wanted]
+
+
+@kernel
+def mixed(index, key):
+    """The SplitMix64 stream of ``key`` at ``index``: a bijection of the index that looks like chance.
+
+    Steele, Lea and Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
+    """
+    z = key + (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@kernel
+def keep_by_chance(values, limit, first, key, scale):
+    """Keep each of ``values`` with chance ``limit / 2**32`` and multiply it by ``scale``; zero the others."""
+    for i in range(values.size):
+        kept = (mixed(np.uint64(first + i), key) >> np.uint64(32)) < limit
+        values[i] = values[i] * scale if kept else np.float32(0.0)

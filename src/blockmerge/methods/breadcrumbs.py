@@ -1,0 +1,57 @@
+"""breadcrumbs and breadcrumbs_ties: drop the smallest changes and the largest."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from blockmerge.methods.declaration import Call, Method, Parameter
+from blockmerge.methods.operations import Operation
+from blockmerge.methods.selection import Share
+from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
+from blockmerge.methods.task_vectors import TaskVectors
+from blockmerge.methods.ties import DENSITY
+
+__all__ = ["METHODS"]
+
+_GAMMA = Parameter(
+    "gamma", "Part of a task vector that is dropped as too large.", default=0.01, per_model=True, low=0, high=1
+)
+
+
+def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
+    shares = tuple(Share(d, g) for d, g in zip(call.each("density"), call.each("gamma"), strict=True))
+    return TaskVectors(
+        weights=call.each("weight"),
+        shares=shares,
+        thin="magnitude" if any(share.density < 1 or share.gamma > 0 for share in shares) else "none",
+        join=join,
+        normalize=call.flag("normalize"),
+        scale=call.number("lambda"),
+        key=call.key,
+    )
+
+
+_PARAMETERS = (WEIGHT, DENSITY, _GAMMA, LAMBDA, NORMALIZE)
+_KEPT = "d_i = W_i - B without its gamma largest and its smallest elements, density of it kept"
+
+METHODS = (
+    Method(
+        name="breadcrumbs",
+        summary="Drop the smallest and the largest changes, add the rest to the base.",
+        equation=f"B + lambda sum(w_i d_i) [/ sum(w_i)], {_KEPT}",
+        paper="arXiv:2312.06795",
+        build=partial(_build, join="sum"),
+        parameters=_PARAMETERS,
+        base="required",
+    ),
+    Method(
+        name="breadcrumbs_ties",
+        summary="Drop the smallest and the largest changes, elect a sign, sum what agrees.",
+        equation=f"B + lambda sum(w_i d_i [sign agrees]) [/ sum(w_i [sign agrees])], {_KEPT}",
+        paper="arXiv:2312.06795 and arXiv:2306.01708",
+        build=partial(_build, join="sign"),
+        parameters=_PARAMETERS,
+        base="required",
+    ),
+)

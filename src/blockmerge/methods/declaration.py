@@ -1,0 +1,86 @@
+"""What a merge method is: a declaration from which recipes, help, tables and tests follow, and one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from blockmerge.methods.operations import Operation
+
+__all__ = ["REQUIRED", "Call", "Kind", "Method", "Parameter"]
+
+Kind = Literal["number", "flag", "choice"]
+REQUIRED: Final = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One setting. A number may also be a gradient; ``per_model`` ones have a value for each model but the base.
+
+    ``default`` None means that a recipe must give it. ``low`` and ``high`` bound numbers; ``choices`` lists texts.
+    """
+
+    name: str
+    help: str
+    default: float | str | bool | None = REQUIRED
+    kind: Kind = "number"
+    per_model: bool = False
+    low: float = float("-inf")
+    high: float = float("inf")
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A method's settings for one tensor: ``models`` counts those besides the base; ``values`` are the global ones.
+
+    ``key`` seeds random choices: it follows from the recipe's seed and the tensor's name.
+    """
+
+    models: int
+    has_base: bool
+    values: Mapping[str, float | str | bool]
+    per_model: Mapping[str, tuple[float, ...]]
+    key: int = 0
+    row_length: int = 1
+
+    def number(self, name: str) -> float:
+        """A global number."""
+        return float(self.values[name])
+
+    def flag(self, name: str) -> bool:
+        """A global flag."""
+        return bool(self.values[name])
+
+    def each(self, name: str) -> tuple[float, ...]:
+        """A number for each model."""
+        return self.per_model[name]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to merge.
+
+    ``equation`` is plain text; ``paper`` an arXiv number or another source. ``base`` says whether a base model is
+    ``none``, ``optional`` or ``required``; ``models`` how many others there may be, from and to (None: any number).
+    ``build`` turns the settings for one tensor into the operation that computes it.
+
+    Promises that the tests hold it to: ``symmetric`` (the order of models does not matter), ``idempotent`` (models that
+    are all equal give that model).
+    """
+
+    name: str
+    summary: str
+    equation: str
+    paper: str
+    build: Callable[[Call], Operation]
+    parameters: Sequence[Parameter] = field(default=())
+    base: Literal["none", "optional", "required"] = "none"
+    models: tuple[int, int | None] = (1, None)
+    symmetric: bool = False
+    idempotent: bool = True
+
+    def parameter(self, name: str) -> Parameter | None:
+        """The parameter of that name."""
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)

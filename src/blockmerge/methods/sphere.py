@@ -1,0 +1,109 @@
+"""The family of weighted sums whose shares follow from the scalar products of the models: means on a sphere and kin.
+
+Everything that these methods do stays in the span of their inputs. So one pass gathers the Gram matrix of the tensors
+(of their differences from the base, if there is one), a small computation turns it into shares, and one more pass sums.
+Products, sums and shares are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockmerge.dtypes import DType
+from blockmerge.methods.operations import Array, Operation, Run
+from blockmerge.methods.scratch import chunks, scratch
+
+__all__ = ["Gram", "Shares", "SpanSum"]
+
+Floats = NDArray[np.float64]
+Shares = Callable[[Floats], Floats]
+"""From a Gram matrix (models, models) to the shares of the models, both float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """The pass that gathers scalar products; its statistic is the Gram matrix of the whole tensor."""
+
+    base: bool
+    stacked: ClassVar[bool] = True
+
+    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Floats:
+        """The Gram matrix of one tile."""
+        from blockmerge.kernels import dots
+
+        del first, statistics
+        count = len(operands) - self.base
+        total = np.zeros((count, count))
+        product = np.empty((count, count))
+        for part in chunks(operands[0].size, _CHUNK):
+            dots.gram(_decoded(operands, part, base=self.base), product)
+            total += product
+        return total
+
+
+_CHUNK = 1 << 12
+
+
+def _decoded(operands: Sequence[Array], part: slice, *, base: bool) -> Floats:
+    """The chunk of each model as float64, less the base's."""
+    from blockmerge.kernels import sums
+
+    models = operands[1:] if base else operands
+    vectors = scratch("vectors", (len(models), part.stop - part.start), np.float64)
+    for vector, operand in zip(vectors, models, strict=True):
+        if base:
+            sums.difference(operand[part], operands[0][part], vector)
+        else:
+            sums.numbers(operand[part], vector)
+    return vectors
+
+
+@dataclass(frozen=True)
+class SpanSum(Operation):
+    """A sum whose shares ``solve`` finds from the Gram matrix; operand 0 is the base, if there is one.
+
+    ``settings`` are the plain numbers that ``solve`` was made from, for the plan and its digest.
+    """
+
+    method: str
+    settings: tuple[float, ...]
+    solve: Shares
+    base: bool = False
+
+    @property
+    def measures(self) -> tuple[Gram, ...]:
+        """One pass for the scalar products."""
+        return (Gram(self.base),)
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {"kind": "span", "method": self.method, "settings": list(self.settings), "base": self.base}
+
+    def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
+        """Sum with the shares that follow from the scalar products."""
+        from blockmerge.kernels import sums
+
+        del dtypes, out
+        total_gram = np.zeros(statistics[0].shape[1:])
+        for partial in statistics[0]:  # in the order of blocks, whoever computed them
+            total_gram += partial
+        shares = self.solve(total_gram)
+
+        def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
+            bad = False
+            for part in chunks(result.size, _CHUNK):
+                total = scratch("total", (part.stop - part.start,), np.float64)
+                total[:] = 0.0
+                for vector, share in zip(_decoded(operands, part, base=self.base), shares, strict=True):
+                    sums.add_numbers(total, vector, share)
+                if self.base:
+                    sums.add(total, operands[0][part], 1.0)
+                bad |= sums.store(total, result[part])
+            return bad
+
+        return run

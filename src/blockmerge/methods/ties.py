@@ -1,0 +1,41 @@
+"""ties: trim, elect a sign, merge what agrees."""
+
+from __future__ import annotations
+
+from blockmerge.methods.declaration import Call, Method, Parameter
+from blockmerge.methods.operations import Operation
+from blockmerge.methods.selection import Share
+from blockmerge.methods.task_arithmetic import LAMBDA, WEIGHT
+from blockmerge.methods.task_vectors import TaskVectors
+
+__all__ = ["DENSITY", "METHOD"]
+
+DENSITY = Parameter("density", "Part of a task vector that is kept.", default=1.0, per_model=True, low=0, high=1)
+
+
+def _build(call: Call) -> Operation:
+    return TaskVectors(
+        weights=call.each("weight"),
+        shares=tuple(Share(density) for density in call.each("density")),
+        thin="magnitude" if min(call.each("density")) < 1 else "none",
+        join="sign",
+        normalize=call.flag("normalize"),
+        scale=call.number("lambda"),
+        key=call.key,
+    )
+
+
+METHOD = Method(
+    name="ties",
+    summary="Keep the largest changes of each model, elect a sign for each element, average what agrees with it.",
+    equation="B + lambda sum(w_i d_i [sign agrees]) / sum(w_i [sign agrees]), d_i = top density of W_i - B",
+    paper="arXiv:2306.01708",
+    build=_build,
+    parameters=(
+        WEIGHT,
+        DENSITY,
+        LAMBDA,
+        Parameter("normalize", "Divide by the weights of the models that agree.", default=True, kind="flag"),
+    ),
+    base="required",
+)

@@ -1,0 +1,161 @@
+"""Rows for the methods that take any number of models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from blockmerge import dtypes
+from blockmerge.architectures import Order, block_of, layer_of, module_order, vocabulary_tensors
+from blockmerge.dtypes import F16, DType
+from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, raise_all
+from blockmerge.methods import METHODS, Copy, Method
+from blockmerge.planning.checks import blendable, explain_sizes, listed
+from blockmerge.planning.plan import Piece, Read, Row
+from blockmerge.planning.settings import Settings
+from blockmerge.recipes import Arithmetic, OnMissing, Recipe
+from blockmerge.sources import Source
+from blockmerge.tensors import TensorSpec
+
+__all__ = ["Worked", "combine", "output_dtype"]
+
+
+@dataclass
+class Worked:
+    """Rows without their places, and what is to be said about them."""
+
+    rows: list[Row]
+    order: str
+    warnings: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    untied: bool = False
+
+
+def output_dtype(recipe: Recipe, stored: DType) -> DType:
+    """What a tensor that is ``stored`` so in the first model becomes: float64 is never written, integers stay."""
+    if not blendable(stored):
+        return stored
+    if recipe.arithmetic is not Arithmetic.EXACT:
+        return F16
+    chosen = dtypes.by_name(recipe.dtype or "") or stored
+    return dtypes.F32 if chosen == dtypes.F64 else chosen
+
+
+def combine(recipe: Recipe, sources: Sequence[Source]) -> Worked:
+    """The rows of a merge by one of :data:`METHODS`.
+
+    Raises :class:`RecipeError` or :class:`MismatchError`, all problems at once.
+    """
+    return _Combiner(recipe, METHODS[recipe.method], sources).run()
+
+
+class _Combiner:
+    def __init__(self, recipe: Recipe, method: Method, sources: Sequence[Source]) -> None:
+        self.recipe, self.method, self.sources = recipe, method, sources
+        self.orders: list[Order] = [module_order(source.config, source.specs) for source in sources]
+        self.names = [name for name in self.orders[0].names if name in sources[0].specs]
+        self.vocabulary = set(vocabulary_tensors(self.names))
+        self.settings = Settings(recipe, method, self.orders[0].names)
+        self.problems: list[BlockmergeError] = []
+        self.missing: dict[int, list[str]] = {}
+        self.worked = Worked([], self.orders[0].source, notes=list(self.orders[0].notes))
+
+    def run(self) -> Worked:
+        positions = {name: k for k, name in enumerate(self.orders[0].names)}
+        for name in self.names:
+            if self._stored_twice(name):
+                continue
+            self._add(name, positions[name])
+        for name in self.orders[0].ignored:
+            self._add_copy(self.sources[0].specs[name], None)
+        self._tell_missing()
+        self.problems += [RecipeError(text) for text in self.settings.empty]
+        raise_all(dict.fromkeys(self.problems))
+        return self.worked
+
+    def _stored_twice(self, name: str) -> bool:
+        """Whether ``name`` is the second copy of a tied tensor, which transformers ties again on loading."""
+        stored = self.orders[0].tied.get(name)
+        return stored in self.sources[0].specs if stored else False
+
+    def _add(self, name: str, position: int) -> None:
+        base = self.sources[0].specs[name]
+        partners = [self._partner(number, name) for number in range(1, len(self.sources))]
+        lacking = [number for number, partner in enumerate(partners, start=1) if partner is None]
+        for number in lacking:
+            self.missing.setdefault(number, []).append(name)
+        if lacking or not blendable(base.dtype):
+            self._add_copy(base, position)
+            return
+        operands = [base, *(partner for partner in partners if partner is not None)]
+        rows = self._common_rows(name, operands)
+        if rows is not None:
+            self._add_row(operands, position, rows)
+
+    def _partner(self, number: int, name: str) -> TensorSpec | None:
+        specs = self.sources[number].specs
+        return specs.get(name) or specs.get(self.orders[number].tied.get(name, ""))
+
+    def _common_rows(self, name: str, operands: Sequence[TensorSpec]) -> int | None:
+        """The leading rows that all operands have; None, and a problem, if their shapes differ in another way."""
+        base = operands[0]
+        differing = [k for k, spec in enumerate(operands) if spec.shape != base.shape]
+        if not differing:
+            return base.shape[0] if base.shape else 1
+        other = operands[differing[0]]
+        if name not in self.vocabulary or any(spec.shape[1:] != base.shape[1:] for spec in operands):
+            first, second = self.sources[0], self.sources[differing[0]]
+            self.problems.append(
+                MismatchError(
+                    f"{name}: {list(base.shape)} in {first.label}, {list(other.shape)} in {second.label} "
+                    f"({explain_sizes(first, second)})"
+                )
+            )
+            return None
+        common = min(spec.shape[0] for spec in operands)
+        rest = base.shape[0] - common
+        kept = f"; the last {rest} of {self.sources[0].label} are kept as they are" if rest else ""
+        self.worked.notes.append(
+            f"{name}: vocabularies differ; the {common} rows that all models have are merged{kept}"
+        )
+        return common
+
+    def _add_row(self, operands: Sequence[TensorSpec], position: int, common: int) -> None:
+        base = operands[0]
+        key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{base.name}".encode()).digest()[:8], "little")
+        row_length = base.shape[-1] if base.shape else 1
+        try:
+            operation = self.method.build(self.settings.call(base.name, key=key, row_length=row_length))
+        except RecipeError as error:
+            self.problems.append(error)
+            return
+        reads = tuple(Read(number, spec.name, spec.dtype) for number, spec in enumerate(operands))
+        whole = base.elements
+        merged = whole if not base.shape else whole // max(base.shape[0], 1) * common
+        pieces = [Piece(0, merged, reads, operation)] if merged else []
+        if merged < whole:
+            pieces.append(Piece(merged, whole - merged, reads[:1], Copy()))
+        self._append(base, pieces, position)
+
+    def _add_copy(self, base: TensorSpec, position: int | None) -> None:
+        piece = Piece(0, base.elements, (Read(0, base.name, base.dtype),), Copy())
+        self._append(base, [piece] if base.elements else [], position)
+
+    def _append(self, base: TensorSpec, pieces: Sequence[Piece], position: int | None) -> None:
+        dtype, layer, block = output_dtype(self.recipe, base.dtype), layer_of(base.name), block_of(base.name)
+        self.worked.rows.append(Row(base.name, dtype, base.shape, tuple(pieces), None, position, layer, block))
+
+    def _tell_missing(self) -> None:
+        """Tensors that some model lacks: kept as the first model has them, if the recipe says so."""
+        found = [(names, self.sources[0], self.sources[number]) for number, names in sorted(self.missing.items())]
+        known = {*self.orders[0].names, *(name for order in self.orders for name in order.ignored)}
+        for source in self.sources[1:]:
+            if more := [name for name in source.specs if name not in known]:
+                found.append((more, source, self.sources[0]))
+        for names, owner, other in found:
+            text = f"{len(names)} tensors of {owner.label} are not in {other.label}: {listed(names)}"
+            if self.recipe.on_missing is OnMissing.KEEP:
+                self.worked.notes.append(f"{text}; {'kept as they are' if owner is self.sources[0] else 'left out'}")
+            else:
+                self.problems.append(MismatchError(f"{text}; on_missing: keep goes on without merging them"))

@@ -1,0 +1,423 @@
+"""One row in the table below buys a method the whole suite: what every merge must keep, whatever its equation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+import yaml
+
+import blockmerge
+from blockmerge.dtypes import BF16, F16, F32, F64, DType
+from blockmerge.execution import executor
+from blockmerge.kernels import reference
+from blockmerge.methods import METHODS, span
+
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a method is called in the suite, and its equation in float64 on flat tensors (base first, if it has one)."""
+
+    method: str
+    count: int
+    expected: Any
+    settings: dict[str, Any] = field(default_factory=dict)
+    per_model: dict[str, list[Any]] = field(default_factory=dict)
+    base: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.method + ("+base" if self.base and METHODS[self.method].base == "optional" else "")
+
+
+def _linear(x: list[Floats]) -> Floats:
+    return (0.2 * x[0] + 0.5 * x[1] + 0.9 * x[2]) / 1.6
+
+
+def _task_arithmetic(x: list[Floats]) -> Floats:
+    return x[0] + 1.5 * (0.4 * (x[1] - x[0]) - 0.2 * (x[2] - x[0]))
+
+
+def _slerp(a: Floats, b: Floats, t: float) -> Floats:
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    if norms == 0:
+        return (1 - t) * a + t * b
+    u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # Kahan: exact for small angles
+    if np.sin(angle) < 1e-6:
+        return (1 - t) * a + t * b
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def _multislerp(x: list[Floats]) -> Floats:
+    weights = np.array([0.3, 0.3, 0.9]) / 1.5
+    lengths = np.array([np.linalg.norm(v) for v in x])
+    if not lengths.any():
+        return np.zeros_like(x[0])
+    units = [v / n if n else v for v, n in zip(x, lengths, strict=True)]
+    centre = sum(w * u for w, u in zip(weights, units, strict=True))
+    centre = centre / np.linalg.norm(centre)
+    tangent = sum(w * (u - (u @ centre) * centre) for w, u in zip(weights, units, strict=True))
+    step = np.linalg.norm(tangent)
+    return (np.cos(step) * centre + np.sinc(step / np.pi) * tangent) * (weights @ lengths)
+
+
+def _karcher(x: list[Floats]) -> Floats:
+    lengths = [np.linalg.norm(v) for v in x]
+    if not any(lengths):
+        return x[0]
+    units = [v / n for v, n in zip(x, lengths, strict=True)]
+    mean = sum(units) / np.linalg.norm(sum(units))
+    for _ in range(200):
+        logs = [(u - (u @ mean) * mean) for u in units]
+        logs = [
+            0 * log if u @ mean < 0 and np.linalg.norm(log) < 1e-6 else log for log, u in zip(logs, units, strict=True)
+        ]
+        angles = [np.arctan2(np.linalg.norm(log), u @ mean) for log, u in zip(logs, units, strict=True)]
+        step = sum(a / max(np.linalg.norm(log), 1e-300) * log for a, log in zip(angles, logs, strict=True)) / len(x)
+        size = np.linalg.norm(step)
+        mean = np.cos(size) * mean + np.sinc(size / np.pi) * step
+        mean /= np.linalg.norm(mean)
+    return mean * np.mean(lengths)
+
+
+def _model_stock(x: list[Floats]) -> Floats:
+    deltas = [v - x[0] for v in x[1:]]
+    units = [d / (np.linalg.norm(d) or 1.0) for d in deltas]
+    cosine = np.mean([units[i] @ units[j] for i in range(3) for j in range(i)])
+    ratio = 3 * cosine / (1 + 2 * cosine) if cosine > 0 else 0.0
+    return x[0] + ratio * sum(deltas) / 3
+
+
+def _geometric_median(x: list[Floats]) -> Floats:
+    point = sum(x) / len(x)
+    for _ in range(3000):
+        pulls = np.array([1 / max(np.linalg.norm(v - point), 1e-300) for v in x])
+        point = sum(p * v for p, v in zip(pulls, x, strict=True)) / pulls.sum() if np.isfinite(pulls).all() else point
+    return point
+
+
+def _top(delta: Floats, density: float, gamma: float = 0.0) -> Floats:
+    """The kept part by a stable sort, where no two magnitudes are equal."""
+    size = delta.size
+    largest = min(int(gamma * size), size - 1)
+    kept = min(max(int(density * size), 1), size - largest) if density > 0 else 0
+    order = np.argsort(np.abs(delta.astype(np.float32)), kind="stable")
+    mask = np.zeros(size)
+    mask[order[size - largest - kept : size - largest]] = 1
+    return delta * mask
+
+
+def _agreeing(deltas: list[Floats], weights: list[float], *, normalize: bool) -> Floats:
+    weighted = np.array([w * d for w, d in zip(weights, deltas, strict=True)])
+    agree = np.sign(weighted) == np.sign(weighted.sum(0))
+    agree &= weighted != 0
+    total = (weighted * agree).sum(0)
+    share = (np.array(weights)[:, None] * agree).sum(0)
+    return total / np.where(np.abs(share) > 1e-8, share, 1) if normalize else total
+
+
+def _ties(x: list[Floats]) -> Floats:
+    deltas = [_top(v - x[0], d) for v, d in zip(x[1:], (0.3, 0.5, 0.01), strict=True)]
+    return x[0] + 0.9 * _agreeing(deltas, [0.5, 0.3, 0.8], normalize=True)
+
+
+def _breadcrumbs(x: list[Floats]) -> Floats:
+    deltas = [_top(v - x[0], d, g) for v, d, g in zip(x[1:], (0.5, 0.9), (0.1, 0.02), strict=True)]
+    return x[0] + 0.7 * deltas[0] + 0.4 * deltas[1]
+
+
+def _breadcrumbs_ties(x: list[Floats]) -> Floats:
+    deltas = [_top(v - x[0], d, g) for v, d, g in zip(x[1:], (0.5, 0.9), (0.1, 0.02), strict=True)]
+    return x[0] + _agreeing(deltas, [0.7, 0.4], normalize=False)
+
+
+CASES = [
+    Case("ties", 3, _ties, {"lambda": 0.9}, {"weight": [0.5, 0.3, 0.8], "density": [0.3, 0.5, 0.01]}, base=True),
+    Case(
+        "breadcrumbs",
+        2,
+        _breadcrumbs,
+        {},
+        {"weight": [0.7, 0.4], "density": [0.5, 0.9], "gamma": [0.1, 0.02]},
+        base=True,
+    ),
+    Case(
+        "breadcrumbs_ties",
+        2,
+        _breadcrumbs_ties,
+        {},
+        {"weight": [0.7, 0.4], "density": [0.5, 0.9], "gamma": [0.1, 0.02]},
+        base=True,
+    ),
+    Case("dare_linear", 2, None, {}, {"weight": [0.7, 0.4], "density": [0.5, 0.9]}, base=True),
+    Case("dare_ties", 3, None, {"lambda": 0.5}, {"weight": [0.7, 0.4, 1], "density": [0.5, 0.9, 1]}, base=True),
+    Case("linear", 3, _linear, per_model={"weight": [0.2, 0.5, 0.9]}),
+    Case("passthrough", 1, lambda x: 0.7 * x[0], {"scale": 0.7}),
+    Case("task_arithmetic", 2, _task_arithmetic, {"lambda": 1.5}, per_model={"weight": [0.4, -0.2]}, base=True),
+    Case("slerp", 2, lambda x: _slerp(x[0], x[1], 0.3), {"t": 0.3}),
+    Case("nuslerp", 2, lambda x: _slerp(x[0], x[1], 0.75), per_model={"weight": [0.5, 1.5]}),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: x[0] + _slerp(x[1] - x[0], x[2] - x[0], 0.25),
+        per_model={"weight": [1.5, 0.5]},
+        base=True,
+    ),
+    Case("multislerp", 3, _multislerp, per_model={"weight": [0.3, 0.3, 0.9]}),
+    Case(
+        "multislerp",
+        3,
+        lambda x: x[0] + _multislerp([v - x[0] for v in x[1:]]),
+        per_model={"weight": [0.3, 0.3, 0.9]},
+        base=True,
+    ),
+    Case("karcher", 3, _karcher, {"max_iter": 200, "tol": 1e-12}),
+    Case("model_stock", 3, _model_stock, base=True),
+    Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
+]
+SELECTING = {"ties", "breadcrumbs", "breadcrumbs_ties"}
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+def write(folder: Path, number: int, tensors: models.Tensors) -> str:
+    return str(models.save(folder / f"m{number}", tensors, {"model_type": "none"}))
+
+
+def recipe_of(case: Case, paths: list[str], **more: Any) -> dict[str, Any]:
+    base, rest = (paths[0], paths[1:]) if case.base else (None, paths)
+    own = [{name: values[k] for name, values in case.per_model.items()} for k in range(len(rest))]
+    recipe = {"method": case.method, "models": [{"model": path, **own[k]} for k, path in enumerate(rest)]}
+    return recipe | ({"base": base} if base else {}) | case.settings | more
+
+
+def merge(folder: Path, recipe: dict[str, Any], name: str = "out", **how: Any) -> models.Tensors:
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    blockmerge.merge(blockmerge.plan(folder / "recipe.yaml"), folder / name, **how)
+    return models.read(folder / name)
+
+
+def near(seed: int, count: int, shape: tuple[int, ...], dtype: DType) -> list[Floats]:
+    """Siblings: one random tensor and small changes of it, as finetunes are."""
+    random = np.random.default_rng(seed)
+    root = random.normal(0, 0.05, shape)
+    return [reference.encode(root + random.normal(0, 0.01, shape), dtype) for _ in range(count)]
+
+
+SHAPES = {"a.weight": (37, 53), "b.weight": (64,), "c.weight": (1,), "d.weight": (5, 1), "e.weight": ()}
+
+
+def siblings(case: Case, dtype: DType) -> list[models.Tensors]:
+    total = case.count + case.base
+    values = {name: near(k, total, shape, dtype) for k, (name, shape) in enumerate(SHAPES.items())}
+    return [{name: (dtype, found[k]) for name, found in values.items()} for k in range(total)]
+
+
+@each
+@pytest.mark.parametrize("dtype", [F32, BF16, F16, F64])
+def test_it_computes_its_equation(tmp_path: Path, case: Case, dtype: DType) -> None:
+    if case.expected is None or (case.method in SELECTING and dtype in (BF16, F16)):
+        pytest.skip("its choices are tested below")
+    inputs = siblings(case, dtype)
+    out = merge(tmp_path, recipe_of(case, [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]))
+    for name, (out_dtype, got) in out.items():
+        values = [reference.decode(tensors[name][1].reshape(-1), dtype) for tensors in inputs]
+        expected = case.expected(values)
+        size = max(float(np.abs(v).max()) for v in values) * 4
+        tolerance = size * {BF16: 2.0**-8, F16: 2.0**-11, F32: 2.0**-23}[out_dtype]
+        assert np.abs(reference.decode(got.reshape(-1), out_dtype) - expected).max() <= tolerance, name
+
+
+@each
+def test_bits_depend_on_nothing_but_the_recipe(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    total = case.count + case.base
+    values = near(7, total, (811, 1009), BF16)
+    paths = [write(tmp_path, k, {"a.weight": (BF16, v), "b.weight": (BF16, v[:3])}) for k, v in enumerate(values)]
+    defaults = dict(executor.Executor.__init__.__kwdefaults__ or {})
+    seen = set()
+    for number, (threads, tile, shard) in enumerate([(1, 1 << 19, "1GB"), (2, 4096, "1kB"), (5, 99_999, "1GB")]):
+        monkeypatch.setattr(executor.Executor.__init__, "__kwdefaults__", {**defaults, "tile": tile})
+        out = merge(tmp_path, recipe_of(case, paths, max_shard_size=shard), f"out{number}", threads=threads)
+        seen.add(hashlib.sha256(b"".join(out[name][1].tobytes() for name in sorted(out))).hexdigest())
+    assert len(seen) == 1
+
+
+@each
+def test_equal_models_give_that_model(tmp_path: Path, case: Case) -> None:
+    if case.method in ("passthrough",):
+        pytest.skip("scales by design")
+    tensors = siblings(case, BF16)[0]
+    paths = [write(tmp_path, k, tensors) for k in range(case.count + case.base)]
+    out = merge(tmp_path, recipe_of(case, paths))
+    for name, (dtype, array) in tensors.items():
+        got, expected = reference.decode(out[name][1], dtype), reference.decode(array, dtype)
+        assert np.abs(got - expected).max() <= np.abs(expected).max() * 2.0**-7, name
+
+
+@each
+def test_frozen_and_zero_tensors_stay_finite(tmp_path: Path, case: Case) -> None:
+    total = case.count + case.base
+    random = np.random.default_rng(3)
+    frozen = random.normal(0, 1, (16, 8)).astype(np.float32)
+    zero = np.zeros((16, 8), np.float32)
+    paths = [write(tmp_path, k, {"frozen.weight": (F32, frozen), "zero.weight": (F32, zero)}) for k in range(total)]
+    out = merge(tmp_path, recipe_of(case, paths))
+    assert np.isfinite(out["frozen.weight"][1]).all()
+    assert (out["zero.weight"][1] == 0).all()
+
+
+@each
+def test_the_order_of_models_matters_only_where_it_may(tmp_path: Path, case: Case) -> None:
+    if not METHODS[case.method].symmetric:
+        pytest.skip("not promised")
+    inputs = siblings(case, F32)
+    paths = [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]
+    out = merge(tmp_path, recipe_of(case, paths))
+    turned = recipe_of(case, paths)
+    turned["models"] = turned["models"][::-1]
+    other = merge(tmp_path, turned, "turned")
+    for name in out:
+        assert np.allclose(out[name][1], other[name][1], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if METHODS[case.method].models[1] is None], ids=lambda c: c.id)
+def test_sixteen_models_at_once(tmp_path: Path, case: Case) -> None:
+    values = near(1, 16 + case.base, (33, 17), BF16)
+    paths = [write(tmp_path, k, {"a.weight": (BF16, v)}) for k, v in enumerate(values)]
+    many = Case(case.method, 16, None, {}, {name: [0.1] * 16 for name in case.per_model}, case.base)
+    out = merge(tmp_path, recipe_of(many, paths))
+    assert np.isfinite(reference.decode(out["a.weight"][1], BF16)).all()
+
+
+def kept_of(tmp_path: Path, base: Floats, model: Floats, dtype: DType, **settings: Any) -> tuple[Floats, Floats]:
+    """The task vector and what is left of it in the result, both float64."""
+    paths = [write(tmp_path, k, {"a.weight": (dtype, array)}) for k, array in enumerate((base, model))]
+    recipe = {"base": paths[0], "models": [paths[1]], "weight": 1, **settings, "dtype": "float32"}
+    out = reference.decode(merge(tmp_path, recipe)["a.weight"][1], F32)
+    whole = reference.decode(model, dtype) - reference.decode(base, dtype)
+    return whole.reshape(-1), (out - reference.decode(base, dtype)).reshape(-1)
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16, F32])
+@pytest.mark.parametrize(("density", "gamma"), [(0.2, 0.0), (0.5, 0.1), (0.7, 0.3), (0.999, 0.001), (1e-6, 0.0)])
+def test_exactly_so_many_are_kept_and_none_smaller_than_a_dropped_one(
+    tmp_path: Path, dtype: DType, density: float, gamma: float
+) -> None:
+    random = np.random.default_rng(4)
+    base = reference.encode(random.normal(0, 0.05, (701, 997)), dtype)  # over several granules, with many ties
+    model = reference.encode(reference.decode(base, dtype) + np.round(random.normal(0, 0.01, base.shape), 3), dtype)
+    delta, left = kept_of(tmp_path, base, model, dtype, method="breadcrumbs", density=density, gamma=gamma)
+    size = delta.size
+    largest, kept = int(gamma * size), max(int(density * size), 1)
+    kept = min(kept, size - largest)
+    nonzero = left != 0
+    magnitude = np.abs(delta.astype(np.float32))
+    order = np.sort(magnitude)
+    low, high = order[size - largest - kept], order[size - largest - 1]
+    assert nonzero.sum() + ((magnitude == 0) & (low == 0)).sum() >= kept
+    assert (nonzero <= ((magnitude >= low) & (magnitude <= high))).all()
+    assert nonzero[(magnitude > low) & (magnitude < high)].all()
+    if low > 0:
+        assert nonzero.sum() == kept
+
+
+def test_ties_between_magnitudes_are_broken_by_chance_all_over_the_tensor(tmp_path: Path) -> None:
+    base = np.zeros((1024, 1024), np.float32)
+    model = np.full((1024, 1024), 0.5, np.float32)
+    _, left = kept_of(tmp_path, base, model, F32, method="ties", density=0.25)
+    assert (left != 0).sum() == 1 << 18
+    rows = (left != 0).reshape(1024, 1024)
+    assert abs(rows[:512].sum() - (1 << 17)) <= 2
+    assert 100 < np.abs(np.diff(rows.astype(int))).sum(1).min()  # not one run at the start of a row
+
+
+def test_dare_keeps_a_share_and_rescales_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    base = random.normal(0, 1, (512, 640)).astype(np.float32)
+    model = base + random.normal(0, 1, base.shape).astype(np.float32)
+    delta, left = kept_of(tmp_path, base, model, F32, method="dare_linear", density=0.3)
+    nonzero = left != 0
+    assert abs(nonzero.mean() - 0.3) < 4 * (0.3 * 0.7 / nonzero.size) ** 0.5
+    assert np.allclose(left[nonzero], delta[nonzero] / 0.3, rtol=1e-4, atol=1e-5)
+    _, again = kept_of(tmp_path / "again", base, model, F32, method="dare_linear", density=0.3)
+    assert (again == left).all()
+    _, other = kept_of(tmp_path / "other", base, model, F32, method="dare_linear", density=0.3, seed=1)
+    assert abs(((other != 0) & nonzero).sum() / nonzero.sum() - 0.3) < 0.01
+    _, plain = kept_of(tmp_path / "plain", base, model, F32, method="dare_linear", density=0.3, rescale=False)
+    assert np.allclose(plain[nonzero], delta[nonzero], rtol=1e-4, atol=1e-5)
+
+
+def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:
+    base = np.zeros((512, 512), np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, base + k)}) for k in range(3)]
+    recipe = {
+        "method": "dare_linear", "base": paths[0], "models": paths[1:], "weight": 1, "density": 0.5, "rescale": False,
+    }
+    out = merge(tmp_path, recipe)["a.weight"][1]
+    both = (out == 3).mean()
+    assert abs(both - 0.25) < 0.01
+
+
+def test_slerp_keeps_its_precision_for_tiny_angles() -> None:
+    for apart in (1e-6, 1e-4, 1e-2, 1.0):
+        gram = np.array([[1.0, np.cos(apart)], [np.cos(apart), 1.0]])
+        shares = span.slerp(gram, 0.3, 1.0 - 1e-12)
+        exact = np.sin([0.7 * apart, 0.3 * apart]) / np.sin(apart)
+        assert np.abs(shares - exact).max() < 1e-12
+
+
+def test_published_recipes_make_the_same_model_again(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.method == "task_arithmetic")
+    inputs = siblings(case, BF16)
+    paths = [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]
+    out = merge(tmp_path, recipe_of(case, paths, by="layer"))
+    published = json.loads((tmp_path / "out" / "blockmerge.json").read_text())["recipe"]
+    assert published["base"] == "m0"
+    published["base"] = paths[0]
+    for entry, path in zip(published["models"], paths[1:], strict=True):
+        entry["model"] = path
+    again = merge(tmp_path, published, "again")
+    assert all((out[name][1] == again[name][1]).all() for name in out)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "task_arithmetic" in card
+    assert not (tmp_path / "out" / "gradient.svg").exists()
+
+
+BAD = {
+    "unknown method": ({"method": "liner", "models": ["A"]}, "liner.*is not known"),
+    "unknown key": ({"method": "linear", "models": ["A"], "wieght": 1}, "did you mean weight"),
+    "too few": ({"method": "slerp", "models": ["A"], "t": 0.5}, "slerp takes 2 models, not 1"),
+    "no base": ({"method": "task_arithmetic", "models": ["A"], "weight": 1}, "base is missing"),
+    "a base too many": ({"method": "slerp", "base": "C", "models": ["A", "B"], "t": 0.5}, "slerp has no base"),
+    "bad choice": ({"method": "slerp", "models": ["A", "B"], "t": 0.5, "variant": "mergekt"}, "did you mean mergekit"),
+    "bad flag": ({"method": "linear", "models": ["A"], "weight": 1, "normalize": 3}, "needs true or false"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_recipes_that_make_no_sense(tmp_path: Path, what: str) -> None:
+    recipe, expected = BAD[what]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(blockmerge.BlockmergeError, match=expected):
+        blockmerge.load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_parameter_that_is_missing_or_out_of_bounds(tmp_path: Path) -> None:
+    paths = [write(tmp_path, k, {"a.weight": (F32, np.ones(3, np.float32))}) for k in range(2)]
+    for extra, expected in (({}, "weight: linear needs it"), ({"weight": 0.5}, None)):
+        recipe = {"method": "linear", "models": paths, **extra}
+        if expected is None:
+            merge(tmp_path, recipe)
+        else:
+            with pytest.raises(blockmerge.RecipeError, match=expected):
+                merge(tmp_path, recipe)
+    with pytest.raises(blockmerge.BlockmergeError, match="karcher takes 1 to"):
+        merge(tmp_path, {"method": "karcher", "models": paths, "max_iter": 0})
