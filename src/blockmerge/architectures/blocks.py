@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["Block", "block_of", "layer_of", "vocabulary_tensors"]
+__all__ = ["Block", "block_of", "fold_indices", "layer_of", "vocabulary_tensors"]
 
 
 class Block(StrEnum):
@@ -34,7 +34,7 @@ _NORM: Final = re.compile(
     r"(?<!prelayer)(?<!\.norm_attn_)norm(?!_attn_norm)|(?:^|\.)(?:pre_)?ln(?:[_.\d]|$)|_ln(?:\.|$)"
 )
 _LAYER: Final = re.compile(
-    r"(?:^|\.)(?:layers?|h|blocks?|(?:de|en)coder_layers|attentions|ffns|layer_norm[12])\.([0-9]{1,6})(?:\.|$)"
+    r"(?:^|\.)(?:layers?|h|blocks?|(?:de|en)coder_layers|attentions|ffns|layer_norm[12])\.(0|[1-9][0-9]{0,5})(?:\.|$)"
 )
 _NOT_BY_TOKEN: Final = re.compile(
     r"wpe|position|token_type|segment|lang_|task_type|dense|transform\.|project(?!ion\.(?:weight|bias))|map_inputs"
@@ -64,7 +64,7 @@ _KINDS: Final = (
         ),
     ),
 )
-_INDEX: Final = re.compile(r"(?<=\.)[0-9]+(?=\.)")
+_INDEX: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,5})(?=\.)")
 
 
 def block_of(name: str) -> Block:
@@ -74,12 +74,17 @@ def block_of(name: str) -> Block:
     convolutions, recurrences) are OTHER, and so is everything outside the language model: vision and audio towers
     with their projectors, heads for multi-token prediction.
     """
-    return _block_of(_INDEX.sub("0", name.lower()))
+    return _block_of(fold_indices(name.lower()))
+
+
+def fold_indices(name: str) -> str:
+    """A name with the index of every layer and expert made 0: a model has few of these."""
+    return _INDEX.sub("0", name)
 
 
 @lru_cache(maxsize=1024)
 def _block_of(name: str) -> Block:
-    """As :func:`block_of`, for names in lower case whose indices are all 0: a model has few of these."""
+    """As :func:`block_of`, for folded names in lower case."""
     if _APART.search(name):
         return Block.OTHER
     if _NORM.search(name):

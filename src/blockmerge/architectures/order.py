@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
-from blockmerge.architectures.blocks import Block, block_of, layer_of, vocabulary_tensors
+from blockmerge.architectures.blocks import Block, block_of, fold_indices, layer_of, vocabulary_tensors
 from blockmerge.architectures.tables import (
     MAX_NAME,
     Architecture,
@@ -67,12 +68,10 @@ def module_order(config: Mapping[str, Any], names: Iterable[str]) -> Order:
     unknown = [name for name, place in places.items() if place is None and name not in dropped]
     found = {name: place for name, place in places.items() if place is not None and name not in dropped}
     tied = _tie(architecture, config, found)
-    notes = _notes(architecture, found, dropped)
-    if unknown:
-        verb = "are" if len(unknown) > 1 else "is"
-        why = f"{_such_as(unknown)} {verb} not in the modules of {architecture.name}: tensors are in natural order"
-        return Order(_natural([*found, *unknown]), tied, _natural(dropped), "natural", (why, *notes))
-    return Order(_by_place(architecture, found), tied, _natural(dropped), "table", notes)
+    order = _natural([*found, *unknown]) if unknown else _by_place(architecture, found)
+    ignored = _natural(dropped)
+    notes = tuple(_notes(architecture, order, found, ignored))
+    return Order(order, tied, ignored, "natural" if unknown else "table", notes)
 
 
 def num_layers(config: Mapping[str, Any]) -> int | None:
@@ -85,7 +84,9 @@ def num_layers(config: Mapping[str, Any]) -> int | None:
     return next((number for number in stated if number is not None), None)
 
 
-# --- By the table -------------------------------------------------------------------------------------------------
+# --- By the table ---------------------------------------------------------------------------------------------------
+
+_LANGUAGE_MODEL: Final = re.compile(r"CausalLM|LMHead|ConditionalGeneration")
 
 
 def _by_place(architecture: Architecture, found: Mapping[str, Place]) -> tuple[str, ...]:
@@ -103,26 +104,32 @@ def _by_place(architecture: Architecture, found: Mapping[str, Place]) -> tuple[s
 def _dropped(architecture: Architecture, config: Mapping[str, Any], places: Mapping[str, Place | None]) -> set[str]:
     """The names that loading drops: those it knows to be left over, and those of layers that the model lacks."""
     depth = num_layers(config) if architecture.depth else None
-    first, tail = depth, ()
-    if depth is not None and architecture.tail:
-        stated = number_at(config, architecture.tail["count"])
-        first = depth - (architecture.tail["default"] if stated is None else stated)
-        tail = tuple(f"{module}." for module in architecture.tail["names"])
+    first, tail = _tail(architecture, config, depth)
     dropped: set[str] = set()
     for name, place in places.items():
         if place is None and len(name) <= MAX_NAME and architecture.ignored.search(name):
             dropped.add(name)
-        elif depth is not None and first is not None:
+        elif depth is not None:
             layer, rest = architecture.layer(place.name if place else name)
             if layer >= depth or (layer >= first and rest.startswith(tail)):
                 dropped.add(name)
     return dropped
 
 
+def _tail(architecture: Architecture, config: Mapping[str, Any], depth: int | None) -> tuple[int, tuple[str, ...]]:
+    """The first of the last layers that share tensors of an earlier one, and the prefixes of what they lack."""
+    if depth is None or not architecture.tail:
+        return 0, ()
+    stated = number_at(config, architecture.tail["count"])
+    first = depth - (architecture.tail["default"] if stated is None else stated)
+    # Without a layer before them there is nothing to share.
+    return (first, tuple(f"{module}." for module in architecture.tail["names"])) if first > 0 else (0, ())
+
+
 def _tie(architecture: Architecture, config: Mapping[str, Any], found: dict[str, Place]) -> dict[str, str]:
     """The tied names, and ``found`` extended by those that the checkpoint leaves out."""
     stated = config.get("tie_word_embeddings")
-    if not (stated if isinstance(stated, bool) else architecture.tie) or _is_bare(config, architecture):
+    if not (stated if isinstance(stated, bool) else architecture.tie) or _has_no_head(config, architecture):
         return {}
     ends = {*architecture.tied, *architecture.tied.values()}
     stored = {place.name: name for name, place in found.items() if place.name in ends}
@@ -138,23 +145,29 @@ def _tie(architecture: Architecture, config: Mapping[str, Any], found: dict[str,
     return tied
 
 
-def _is_bare(config: Mapping[str, Any], architecture: Architecture) -> bool:
-    """Whether config.json names the model without its head, of which there is nothing to tie."""
+def _has_no_head(config: Mapping[str, Any], architecture: Architecture) -> bool:
+    """Whether config.json names a relative of the class that predicts no tokens, such as the bare model."""
     name = declared_class(config)
-    return name is not None and name != architecture.name and name.endswith("Model")
+    return name is not None and name != architecture.name and _LANGUAGE_MODEL.search(name) is None
 
 
-def _notes(architecture: Architecture, found: Mapping[str, Place], dropped: Collection[str]) -> tuple[str, ...]:
-    notes: list[str] = []
+def _notes(
+    architecture: Architecture, order: Sequence[str], found: Mapping[str, Place], ignored: Sequence[str]
+) -> Iterator[str]:
+    """What the user should hear of an order."""
+    strange = [name for name in order if name not in found]
+    if strange:
+        yield f"{_such_as(strange)} not in the modules of {architecture.name}: the order is natural"
     keys: dict[tuple[int, ...], str] = {}
+    found = {name: found[name] for name in order if name in found}
     apart = [name for name, place in found.items() if place.separate or keys.setdefault(place.key, name) != name]
     if apart:
-        notes.append(f"{_such_as(apart)} stored apart, fused on loading: each takes a position of its own")
-    if dropped:
-        notes.append(f"{_such_as(_natural(dropped))} dropped on loading {architecture.name}: no position")
+        yield f"{_such_as(apart)} stored apart, fused on loading: each takes a position of its own"
+    if ignored:
+        yield f"{_such_as(ignored)} dropped on loading: no position"
     if architecture.shared:
-        notes.append(f"layers share {', '.join(architecture.shared)}: one position, where the checkpoint stores it")
-    return tuple(notes)
+        modules = ", ".join(architecture.shared)
+        yield f"layers share {modules}: what is stored once has one position, where it is stored"
 
 
 # --- Without it -----------------------------------------------------------------------------------------------------
@@ -184,16 +197,22 @@ def _natural(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _natural_key(name: str) -> tuple[Any, ...]:
-    """Sorts embeddings first, then others outside the layers, layers, norms and head; numbers by their value.
-
-    Digits are compared as text, by length and then by character: a name may hold any number of them.
-    """
-    texts = _DIGITS.split(name)
-    parts = [(len(text.lstrip("0")), text.lstrip("0")) if at % 2 else text for at, text in enumerate(texts)]
-    return _rank(name), parts, name
+    """Sorts embeddings first, then others outside the layers, layers, norms and head; numbers by their value."""
+    parts: list[Any] = _DIGITS.split(name)
+    parts[1::2] = map(_value, parts[1::2])
+    return _rank(fold_indices(name)), parts, name
 
 
+@lru_cache(maxsize=1024)
+def _value(digits: str) -> tuple[int, str]:
+    """Digits as something that sorts by their value, however many there are."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
+
+
+@lru_cache(maxsize=1024)
 def _rank(name: str) -> int:
+    """The group of a name whose indices are folded."""
     if layer_of(name) is not None:
         return 2
     block = block_of(name)
@@ -205,10 +224,9 @@ def _rank(name: str) -> int:
 # --- Words ----------------------------------------------------------------------------------------------------------
 
 
-def _such_as(names: Collection[str]) -> str:
-    """One of the names, and how many more there are."""
-    example = _quoted(next(iter(names)))
-    return f"{example} and {len(names) - 1} more" if len(names) > 1 else example
+def _such_as(names: Sequence[str]) -> str:
+    """The first of the names, how many more there are, and the verb."""
+    return f"{_quoted(names[0])} is" if len(names) == 1 else f"{_quoted(names[0])} and {len(names) - 1} more are"
 
 
 def _quoted(name: str) -> str:

@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
+
+from blockmerge.architectures.blocks import fold_indices
 
 __all__ = [
     "MAX_NAME",
@@ -25,6 +27,7 @@ __all__ = [
 MAX_NAME: Final = 512
 """Characters of the longest name that is looked up; no model has one near it."""
 _MAX_DEPTH: Final = 32
+_MAX_STRANGERS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -44,8 +47,7 @@ class Module:
         return next(fitting, self.orders[0]).get(child, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a tensor stands: ``key`` sorts as ``state_dict()`` lists; ``name`` is the module's spelling of it.
 
     ``separate`` marks a tensor that loading fuses with others, as the weights of single experts.
@@ -72,6 +74,8 @@ class Architecture:
     depth: str
     tail: Mapping[str, Any]
     kinds: bool
+    strangers: set[str] = field(default_factory=set[str])
+    """Names looked up in vain, with their indices folded: a file with one unknown name tends to have thousands."""
 
     def place(self, name: str, siblings: Mapping[str, set[str]] | None = None) -> Place | None:
         """The place of a tensor under its name in a checkpoint; None if the class has no such tensor.
@@ -82,10 +86,18 @@ class Architecture:
         """
         if len(name) > MAX_NAME or name.count(".") > _MAX_DEPTH:
             return None
-        for spelling in self._spellings(name):
+        place = self._walk(name, siblings or {})
+        if place is not None:
+            return place
+        folded = fold_indices(name)
+        if folded in self.strangers:
+            return None
+        for spelling in self._other_spellings(name):
             place = self._walk(spelling, siblings or {})
             if place is not None:
                 return place
+        if len(self.strangers) < _MAX_STRANGERS:
+            self.strangers.add(folded)
         return None
 
     def layer(self, name: str) -> tuple[int, str]:
@@ -95,16 +107,16 @@ class Architecture:
         number, _, rest = name[len(self.stack) + 1 :].partition(".")
         return _index(number), rest
 
-    def _spellings(self, name: str) -> Iterable[str]:
-        yield from self._prefixed(name)
+    def _other_spellings(self, name: str) -> Iterable[str]:
+        yield from self._other_prefixes(name)
         renamed = name
         for pattern, replacement in self.renames:
             renamed = pattern.sub(replacement, renamed, count=1)
         if renamed != name and len(renamed) <= 2 * MAX_NAME:
-            yield from self._prefixed(renamed)
+            yield renamed
+            yield from self._other_prefixes(renamed)
 
-    def _prefixed(self, name: str) -> Iterable[str]:
-        yield name
+    def _other_prefixes(self, name: str) -> Iterable[str]:
         if self.base:
             yield f"{self.base}.{name}"
             if name.startswith(f"{self.base}."):
@@ -134,6 +146,7 @@ class Architecture:
         return Place(tuple(key), name, separate)
 
 
+@lru_cache(maxsize=1024)
 def _index(part: str) -> int:
     """The index that a component of a name is, written as torch writes it; -1 for any other text."""
     if not (part.isascii() and part.isdigit()) or len(part) > 6 or (part[0] == "0" and part != "0"):
@@ -198,14 +211,14 @@ def _architecture(name: str, text: str | None) -> Architecture:
     """The entry of a class; with the bare model of the class ``text`` as its language model."""
     table = _table()
     entry = table["architectures"][name]
-    root = _module(entry["order"])
+    root = read_tree(entry["order"])
     if text is not None:
         other = table["architectures"][text]
         *path, last = entry["text"][0].split(".")
         parent = root
         for part in path:
             parent = parent.children[part]
-        bare = _module(other["order"])
+        bare = read_tree(other["order"])
         parent.children[last] = bare.children.get(other.get("base", ""), bare)
     return Architecture(
         name=name,
@@ -226,7 +239,7 @@ def _architecture(name: str, text: str | None) -> Architecture:
     )
 
 
-def _module(tree: Any) -> Module:
+def read_tree(tree: Any) -> Module:
     """The module that a subtree of the file describes."""
     while isinstance(tree, str) and tree.startswith("="):
         tree = _referenced(tree)
@@ -244,7 +257,7 @@ def _module(tree: Any) -> Module:
 
 def _chain(name: str, tree: Any) -> Module:
     """The module ``a`` that the key ``a.b.c`` stands for: it holds ``b`` alone, and that ``c``."""
-    module = _module(tree)
+    module = read_tree(tree)
     for part in reversed(name.split(".")[1:]):
         module = Module(children={part: module}, orders=[{part: 0}])
     return module
