@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from blockmerge.demo.forward import decode, encode, forward, generate, loss
 
 DEMO = Path(str(files("blockmerge.demo")))
@@ -64,8 +65,8 @@ def test_the_tokenizer_of_transformers_agrees_with_encode_and_decode(kind):
 
 
 def test_each_model_is_clearly_better_on_its_own_kind_of_text():
-    assert measured("code", "code") < measured("prose", "code") - 0.3
-    assert measured("prose", "prose") < measured("code", "prose") - 0.3
+    assert measured("code", "code") < measured("prose", "code") - 0.2
+    assert measured("prose", "prose") < measured("code", "prose") - 0.2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,8 +88,8 @@ def test_nothing_that_follows_a_token_changes_its_prediction():
     pair = np.stack([encode("It is a truth universally acknowledged" + end) for end in (", that", "; then")])
     first, second = forward(weights, config, pair)
     same = len("It is a truth universally acknowledged")
-    assert np.array_equal(first[:same], second[:same])
-    assert not np.array_equal(first[same:], second[same:])
+    assert np.allclose(first[:same], second[:same], atol=1e-3)
+    assert not np.allclose(first[same:], second[same:], atol=1)
 
 
 def test_generation_is_greedy_without_a_seed_and_repeatable_with_one():

@@ -8,6 +8,9 @@ setting of its configuration changed at a time, at a depth that still shows ever
 a list of names but a tree: for each module the order of its own tensors and of its child modules, with layers and
 experts folded into ``*``. A tree learned from layers of every kind orders a model of any depth and any mix.
 
+Some classes have towers from timm: without timm and torchvision they are reported as not built, as are classes whose
+default configuration builds nothing and which have no entry among the repairs below.
+
 The file holds names and nothing else:
 
     transformers   the release that it was made from
@@ -19,6 +22,7 @@ The file holds names and nothing else:
                    tensors under the key "", a lone child joined to its parent by a dot. A child that starts with
                    ``+`` exists in checkpoints only: loading fuses what is below it. "=Class a.b" stands for the
                    subtree a.b of another class. A list holds kinds of layers whose children come in other orders
+        shared     modules whose tensors layers share, all stored with one of them
         base       path of the bare model, a prefix that its checkpoints may lack
         tied       name -> name whose storage it shares when tie_word_embeddings is on; ``tie`` is the default
         buffers    persistent buffers, folded
@@ -49,9 +53,8 @@ from transformers.core_model_loading import PrefixChange, WeightConverter, Weigh
 from transformers.models.auto import modeling_auto
 
 TABLE = Path(__file__).parents[1] / "src" / "blockmerge" / "architectures" / "orders.json"
-CAUSAL = "MODEL_FOR_CAUSAL_LM_MAPPING"
 FAMILIES = (
-    CAUSAL,
+    "MODEL_FOR_CAUSAL_LM_MAPPING",
     "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
     "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
 )
@@ -139,7 +142,7 @@ GONE = [r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.(attn|attention|se
 _COMMON = {*PretrainedConfig().to_dict(), "use_cache", "tie_word_embeddings", "is_decoder"}
 
 
-# --- The tree ---------------------------------------------------------------------------------------------------
+# --- The tree -------------------------------------------------------------------------------------------------------
 
 
 class Node:
@@ -215,7 +218,7 @@ def consistent(sequences: Iterable[Sequence[str]]) -> list[list[str]]:
     return [linear(group) or [] for group in groups]
 
 
-# --- Models of a class ------------------------------------------------------------------------------------------
+# --- Models of a class ----------------------------------------------------------------------------------------------
 
 Changes = dict[tuple[str | None, str], Any]
 """(part of the configuration, setting) -> value; the part is None for the configuration itself."""
@@ -334,12 +337,12 @@ def variants(cls: type[PreTrainedModel], model: PreTrainedModel) -> Iterator[Pre
             break
 
 
-# --- What loading does to names ---------------------------------------------------------------------------------
+# --- What loading does to names -------------------------------------------------------------------------------------
 
 
 def plain(pattern: str) -> str:
-    """A pattern as the text that it matches; ``*.`` stays, which stands for an index and a dot."""
-    return pattern.replace(".*.", "*.").replace("\\", "").replace("*.", ".*.").replace("..*", ".*")
+    """A pattern as the text that it matches; ``.*.`` stays, the place of an index."""
+    return pattern.replace("\\", "")
 
 
 def separate_experts(names: Sequence[str], transforms: Iterable[Any]) -> list[str]:
@@ -414,7 +417,7 @@ def tail(cls: type[PreTrainedModel], model: PreTrainedModel) -> Any:
     return {"count": ".".join(filter(None, [part, key])), "default": getattr(config, key), "names": sorted(names)}
 
 
-# --- One class --------------------------------------------------------------------------------------------------
+# --- One class ------------------------------------------------------------------------------------------------------
 
 
 def owner(model: PreTrainedModel, path: str) -> PreTrainedModel:
@@ -427,8 +430,12 @@ def owner(model: PreTrainedModel, path: str) -> PreTrainedModel:
     return model
 
 
-def stack(model: PreTrainedModel) -> dict[str, Any]:
-    """Where the decoder's layers are and where config.json has their number, if there is one such place."""
+def stack(cls: type[PreTrainedModel], model: PreTrainedModel) -> dict[str, Any]:
+    """Where the decoder's layers are and where config.json has their number, if there is one such place.
+
+    Tensors of layers beyond that number are dropped, so a model of another depth must bear it out: some decoders
+    that can be used without their encoder call the encoder's number of layers their own.
+    """
     part = decoder_part(model.config)
     config = parts_of(model.config)[part]
     key = depth_key(config)
@@ -438,7 +445,14 @@ def stack(model: PreTrainedModel) -> dict[str, Any]:
         if isinstance(module, torch.nn.ModuleList) and key and len(module) == getattr(config, key)
         if owner(model, path).config is config
     ]
-    return {"stack": paths[0], "depth": ".".join(filter(None, [part, key]))} if len(paths) == 1 else {}
+    if key is None or len(paths) != 1:
+        return {}
+    now = getattr(config, key)
+    others = ((depth, try_build(cls, {(part, key): depth})) for depth in (3, now - 1, now + 1, 2 * now))
+    depth, other = next(((depth, other) for depth, other in others if other), (0, model))
+    if len(other.get_submodule(paths[0])) != depth:
+        return {}
+    return {"stack": paths[0], "depth": ".".join(filter(None, [part, key]))}
 
 
 def exchangeable_text(model: PreTrainedModel) -> Any:
@@ -466,7 +480,12 @@ def describe(cls: type[PreTrainedModel]) -> dict[str, Any]:
         root.observe([name.split(".") for name in [*names, *extra]])
         buffers |= {folded_name(name) for name, _ in observed.named_buffers() if name in names}
     tie = bool(getattr(model.config, "tie_word_embeddings", False) or model.all_tied_weights_keys)
-    entry: dict[str, Any] = {"tie": tie, **stack(model), "tail": tail(cls, model), "text": exchangeable_text(model)}
+    entry: dict[str, Any] = {
+        "tie": tie,
+        **stack(cls, model),
+        "tail": tail(cls, model),
+        "text": exchangeable_text(model),
+    }
     entry["base"] = cls.base_model_prefix if hasattr(model, cls.base_model_prefix or " ") else None
     entry["ignored"] = ignored(model)
     entry["renames"] = renames(get_model_conversion_mapping(model, add_legacy=False))
@@ -476,7 +495,7 @@ def describe(cls: type[PreTrainedModel]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value not in (None, [], {}, False)}
 
 
-# --- The file ---------------------------------------------------------------------------------------------------
+# --- The file -------------------------------------------------------------------------------------------------------
 
 
 def classes() -> tuple[dict[str, type[PreTrainedModel]], dict[str, str]]:

@@ -104,20 +104,26 @@ def _by_place(architecture: Architecture, found: Mapping[str, Place]) -> tuple[s
 def _dropped(architecture: Architecture, config: Mapping[str, Any], places: Mapping[str, Place | None]) -> set[str]:
     """The names that loading drops: those it knows to be left over, and those of layers that the model lacks."""
     depth = num_layers(config) if architecture.depth else None
-    first, tail = depth, ()
-    if depth is not None and architecture.tail:
-        stated = number_at(config, architecture.tail["count"])
-        first = depth - (architecture.tail["default"] if stated is None else stated)
-        tail = tuple(f"{module}." for module in architecture.tail["names"])
+    first, tail = _tail(architecture, config, depth)
     dropped: set[str] = set()
     for name, place in places.items():
         if place is None and len(name) <= MAX_NAME and architecture.ignored.search(name):
             dropped.add(name)
-        elif depth is not None and first is not None:
+        elif depth is not None:
             layer, rest = architecture.layer(place.name if place else name)
             if layer >= depth or (layer >= first and rest.startswith(tail)):
                 dropped.add(name)
     return dropped
+
+
+def _tail(architecture: Architecture, config: Mapping[str, Any], depth: int | None) -> tuple[int, tuple[str, ...]]:
+    """The first of the last layers that share tensors of an earlier one, and the prefixes of what they lack."""
+    if depth is None or not architecture.tail:
+        return 0, ()
+    stated = number_at(config, architecture.tail["count"])
+    first = depth - (architecture.tail["default"] if stated is None else stated)
+    # Without a layer before them there is nothing to share.
+    return (first, tuple(f"{module}." for module in architecture.tail["names"])) if first > 0 else (0, ())
 
 
 def _tie(architecture: Architecture, config: Mapping[str, Any], found: dict[str, Place]) -> dict[str, str]:
@@ -191,13 +197,17 @@ def _natural(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _natural_key(name: str) -> tuple[Any, ...]:
-    """Sorts embeddings first, then others outside the layers, layers, norms and head; numbers by their value.
-
-    Digits are compared as text, by length and then by character: a name may hold any number of them.
-    """
-    texts = _DIGITS.split(name)
-    parts = [(len(text.lstrip("0")), text.lstrip("0")) if at % 2 else text for at, text in enumerate(texts)]
+    """Sorts embeddings first, then others outside the layers, layers, norms and head; numbers by their value."""
+    parts: list[Any] = _DIGITS.split(name)
+    parts[1::2] = map(_value, parts[1::2])
     return _rank(fold_indices(name)), parts, name
+
+
+@lru_cache(maxsize=1024)
+def _value(digits: str) -> tuple[int, str]:
+    """Digits as something that sorts by their value, however many there are."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 @lru_cache(maxsize=1024)

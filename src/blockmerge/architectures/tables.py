@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
+
+from blockmerge.architectures.blocks import fold_indices
 
 from blockmerge.architectures.blocks import fold_indices
 
@@ -47,8 +49,7 @@ class Module:
         return next(fitting, self.orders[0]).get(child, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a tensor stands: ``key`` sorts as ``state_dict()`` lists; ``name`` is the module's spelling of it.
 
     ``separate`` marks a tensor that loading fuses with others, as the weights of single experts.
