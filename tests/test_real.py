@@ -104,9 +104,10 @@ def test_a_gradient_keeps_what_the_model_knows(chat: Path, finetune: Path) -> No
 
 
 def test_the_drop_in_keeps_it_too_and_writes_the_bits_of_the_original(chat: Path, finetune: Path) -> None:
-    import oracle
     import torch
     from safetensors.torch import load_file
+
+    import oracle
 
     out = chat.parent / "original"
     flags = [f"--model_path1={chat}", f"--model_path2={finetune}", f"--output_model_path={out}"]

@@ -12,8 +12,6 @@ from typing import Any, Final, NamedTuple, cast
 
 from blockmerge.architectures.blocks import fold_indices
 
-from blockmerge.architectures.blocks import fold_indices
-
 __all__ = [
     "MAX_NAME",
     "Architecture",

@@ -8,7 +8,6 @@ from blockmerge.methods import METHODS, Method, Parameter
 
 __all__ = ["methods_page", "methods_text"]
 
-_MODELS = {(1, None): "any number", (2, None): "two or more"}
 
 
 def methods_text() -> str:
@@ -45,7 +44,9 @@ def _section(method: Method) -> Iterator[str]:
 
 def _count(method: Method) -> str:
     low, high = method.models
-    return str(low) if low == high else _MODELS[method.models]
+    if high is None:
+        return "any number" if low == 1 else f"{low} or more"
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _default(parameter: Parameter) -> str:
@@ -53,4 +54,4 @@ def _default(parameter: Parameter) -> str:
         return "needed"
     if isinstance(parameter.default, bool):
         return str(parameter.default).lower()
-    return f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
+    return f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
