@@ -44,17 +44,22 @@ Errors are one line each on standard error. `--debug` shows where in the code th
 """
 
 
-def help_of(command: click.Command, name: str) -> str:
-    """What ``name --help`` prints, at a fixed width."""
-    context = click.Context(command, info_name=name, terminal_width=110, max_content_width=110)
-    return f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+def context_of(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    """A context in which ``name`` was called, at a fixed width."""
+    return command.make_context(name, [], parent, resilient_parsing=True, terminal_width=110, max_content_width=110)
+
+
+def help_of(context: click.Context) -> str:
+    """What ``--help`` prints."""
+    return f"## {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
 
 
 def cli_page() -> str:
     """The text of docs/cli.md."""
-    parts = ["# Command line\n\nEvery command, as `--help` prints it.\n", help_of(commands, "blockmerge")]
-    parts += [help_of(command, f"blockmerge {name}") for name, command in sorted(commands.commands.items())]
-    return "\n".join([*parts, help_of(original, "blockmerge-gradient"), EXIT_CODES])
+    top = context_of(commands, "blockmerge")
+    contexts = [top, *(context_of(command, name, top) for name, command in sorted(commands.commands.items()))]
+    pages = [help_of(context) for context in (*contexts, context_of(original, "blockmerge-gradient"))]
+    return "\n".join(["# Command line\n\nEvery command, as `--help` prints it.\n", *pages, EXIT_CODES])
 
 
 def picture() -> str:

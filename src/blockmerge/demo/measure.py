@@ -15,8 +15,6 @@ from blockmerge.sources import LocalSource
 __all__ = ["KINDS", "MODELS", "losses", "weights_of"]
 
 _HERE = Path(__file__).parent
-_CHARACTERS = 6144
-"""As much of each text as tells the models apart; the demo should not take long."""
 KINDS = ("code", "prose")
 MODELS = {kind: _HERE / "models" / kind for kind in KINDS}
 """The two models that ship with the package: one base, finetuned on each kind of text."""
@@ -26,7 +24,7 @@ def losses(model: Path, kinds: Iterable[str] = KINDS) -> dict[str, float]:
     """Mean cross entropy, in nats per byte, of the model in folder ``model`` on held-out text of each kind."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     weights = weights_of(model)
-    texts = {kind: (_HERE / "text" / f"{kind}.txt").read_text(encoding="utf-8")[:_CHARACTERS] for kind in kinds}
+    texts = {kind: (_HERE / "text" / f"{kind}.txt").read_text(encoding="utf-8") for kind in kinds}
     return {kind: loss(weights, config, encode(text)) for kind, text in texts.items()}
 
 
