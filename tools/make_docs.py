@@ -14,7 +14,7 @@ import click
 import blockmerge
 from blockmerge.cli import main as commands
 from blockmerge.cli.original import main as original
-from blockmerge.report import gradient_svg
+from blockmerge.report import gradient_svg, methods_page
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(blockmerge.__file__).parent / "demo" / "models"
@@ -62,6 +62,38 @@ def cli_page() -> str:
     return "\n".join(["# Command line\n\nEvery command, as `--help` prints it.\n", *pages, EXIT_CODES])
 
 
+METHODS = """\
+# Methods
+
+Besides the [gradient](gradients.md), Blockmerge merges any number of models by the methods below. A recipe names the
+method, its models and its settings:
+
+```yaml
+# linear.yaml
+method: linear
+models:
+  - {model: code, weight: 0.6}
+  - {model: prose, weight: [0.2, 0.8]}
+```
+
+```console
+$ blockmerge merge linear.yaml averaged
+```
+
+Every number may be a gradient (a list, read `by: tensor` or `by: layer`), or one number or list for each block
+(`{attention: 0.3, mlp: [0.2, 0.8], all: 0.5}`). A setting that is given for each model stands beside the model; given
+beside `method`, it holds for all models that do not have their own.
+
+A `base` is the model that the others were finetuned from. Methods that need one work on *task vectors*, the differences
+from it. Config, tokenizer and vocabulary are the base's, or without a base the first model's.
+
+Everything is computed tensor by tensor, in float32 or float64, and rounded once; the memory does not grow with the models.
+Methods that must know something of a whole tensor before they can write it (an angle, a threshold) read it more than
+once. Random choices follow from `seed` and the name of the tensor alone, so they do not depend on threads or order.
+
+"""
+
+
 def picture() -> str:
     """The picture at the top of the README: the published curves of Mythalion, on the models of the demo."""
     values = {"attention": [0.2, 0.8], "mlp": [0.8, 0.2], "norms": 0.5, "embeddings": 0.5, "head": 0.5}
@@ -69,7 +101,11 @@ def picture() -> str:
     return gradient_svg(plan)
 
 
-MADE = {"docs/cli.md": cli_page, "docs/images/gradient.svg": picture}
+MADE = {
+    "docs/cli.md": cli_page,
+    "docs/methods.md": lambda: METHODS + methods_page(),
+    "docs/images/gradient.svg": picture,
+}
 
 if __name__ == "__main__":
     for name, make in MADE.items():

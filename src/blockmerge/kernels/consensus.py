@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numba
+import numpy as np
+
 from blockmerge.kernels.cache import kernel
 
 __all__ = ["agreeing_sum", "mask_by"]
@@ -13,20 +16,39 @@ def agreeing_sum(deltas, weights, normalize, out):
 
     deltas: (models, elements), weights: (models,), out: (elements,) of zeros, all of one float type.
     """
-    count = deltas.shape[0]
-    for i in range(out.size):
-        total = out[i]
+    count, size = deltas.shape
+    zero, one = out.dtype.type(0), out.dtype.type(1)
+    total = np.empty(_STEP, out.dtype)
+    weight = np.empty(_STEP, out.dtype)
+    for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
+        found = out[start : start + _STEP]
+        total[:] = zero
+        weight[:] = zero
         for k in range(count):
-            total += weights[k] * deltas[k, i]
-        agreed = weight = out[i]
+            _add(total, deltas[k, start : start + _STEP], weights[k])
         for k in range(count):
-            value = weights[k] * deltas[k, i]
-            if (value > 0 and total > 0) or (value < 0 and total < 0):
-                agreed += value
-                weight += weights[k]
-        if normalize and abs(weight) > 1e-8:
-            agreed /= weight
-        out[i] = agreed
+            _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], zero)
+        if normalize:
+            for i in range(found.size):
+                found[i] /= weight[i] if abs(weight[i]) > 1e-8 else one
+
+
+@numba.njit
+def _add(total, values, share):
+    for i in range(values.size):
+        total[i] += share * values[i]
+
+
+@numba.njit
+def _add_agreeing(found, weight, total, values, share, zero):
+    for i in range(values.size):
+        value = share * values[i]
+        agrees = ((value > zero) & (total[i] > zero)) | ((value < zero) & (total[i] < zero))
+        found[i] += value if agrees else zero
+        weight[i] += share if agrees else zero
+
+
+_STEP = 2048
 
 
 @kernel

@@ -28,6 +28,7 @@ COARSE, FINE = 1 << 16, 1 << LOW_BITS
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _LOW = np.uint32(FINE - 1)
 _SHIFT = np.uint32(LOW_BITS)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @kernel
@@ -63,28 +64,30 @@ def keep_between(values, low, low_ties, high, high_ties, first, key):
     ``high_ties``; both are numbers for these very values, which start at index ``first`` of the tensor.
     """
     low_limit = _hash_limit(values, low, low_ties, first, key)
-    high_limit = _hash_limit(values, high, high_ties, first, key)
+    high_limit = _hash_limit(values, high, high_ties, first, key) if high != low else low_limit
     for i in range(values.size):
         bits = float32_bits(values[i]) & _MAGNITUDE
-        keep = low < bits < high
-        if bits == low:
-            keep = mixed(np.uint64(first + i), key) < low_limit
-        if bits == high and not keep:
-            keep = mixed(np.uint64(first + i), key) < high_limit
-        if not keep:
-            values[i] = np.float32(0.0)
+        values[i] = values[i] if low <= bits <= high else np.float32(0.0)
+    if low_limit == _ALL and high_limit == _ALL:
+        return
+    for i in range(values.size):
+        bits = float32_bits(values[i]) & _MAGNITUDE
+        if bits in (low, high):
+            limit = low_limit if bits == low else high_limit
+            if mixed(np.uint64(first + i), key) >= limit:
+                values[i] = np.float32(0.0)
 
 
 @kernel
 def _hash_limit(values, bound, wanted, first, key):
     """The hash below which exactly ``wanted`` of the ties with ``bound`` lie (hashes of different indices differ)."""
-    if wanted == 0:
-        return np.uint64(0)
     ties = 0
     for i in range(values.size):
         ties += (float32_bits(values[i]) & _MAGNITUDE) == bound
     if wanted >= ties:
-        return np.uint64(0xFFFFFFFFFFFFFFFF)
+        return _ALL
+    if wanted == 0:
+        return np.uint64(0)
     hashes = np.empty(ties, np.uint64)
     at = 0
     for i in range(values.size):

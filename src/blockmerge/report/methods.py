@@ -9,7 +9,6 @@ from blockmerge.methods import METHODS, Method, Parameter
 __all__ = ["methods_page", "methods_text"]
 
 
-
 def methods_text() -> str:
     """All methods, for a terminal."""
     return "\n\n".join("\n".join(_entry(method)) for method in METHODS.values())
