@@ -87,7 +87,7 @@ beside `method`, it holds for all models that do not have their own.
 A `base` is the model that the others were finetuned from. Methods that need one work on *task vectors*, the differences
 from it. Config, tokenizer and vocabulary are the base's, or without a base the first model's.
 
-Everything is computed tensor by tensor, in float32 or float64, and rounded once; the memory does not grow with the models.
+Everything is computed tensor by tensor, in float32 or float64, and rounded once; memory does not grow with the models.
 Methods that must know something of a whole tensor before they can write it (an angle, a threshold) read it more than
 once. Random choices follow from `seed` and the name of the tensor alone, so they do not depend on threads or order.
 

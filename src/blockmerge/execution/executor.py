@@ -54,7 +54,8 @@ class Executor:
         self._plan, self._sources, self._output = plan, sources, output
         self._threads, self._allow_nonfinite, self._emit, self._tile = threads, allow_nonfinite, emit, tile
         self._guard = threading.Lock()
-        self._wake = threading.Event()
+        self._finished = threading.Event()
+        self._working = threads
         self._jobs = self._deal()
         self._failure: BaseException | None = None
         self._stopped = False
@@ -71,9 +72,7 @@ class Executor:
         try:
             for worker in workers:
                 worker.start()
-            while any(worker.is_alive() for worker in workers):
-                self._wake.wait(_PULSE)
-                self._wake.clear()
+            while not self._finished.wait(_PULSE):
                 self._report(started)
         finally:  # also when a listener raises or Ctrl-C arrives
             self._stopped = True
@@ -129,7 +128,10 @@ class Executor:
             self._failure = self._failure or error
             self._stopped = True
         finally:
-            self._wake.set()
+            with self._guard:
+                self._working -= 1
+                if self._working == 0:
+                    self._finished.set()
 
     def _measure(self, job: _Job, buffers: _Buffers) -> None:
         row, read = job.work.row, 0

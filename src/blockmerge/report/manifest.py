@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
+
+import numba
+import numpy as np
 
 from blockmerge import __version__
 from blockmerge.planning import Plan
@@ -33,8 +35,8 @@ def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
         "versions": {
             "blockmerge": __version__,
             "numerics": NUMERICS,
-            "numba": version("numba"),
-            "numpy": version("numpy"),
+            "numba": numba.__version__,
+            "numpy": np.__version__,
         },
     }
     return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
