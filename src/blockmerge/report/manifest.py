@@ -6,9 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numba
-import numpy as np
-
 from blockmerge import __version__
 from blockmerge.planning import Plan
 from blockmerge.planning.plan import NUMERICS
@@ -19,6 +16,9 @@ __all__ = ["manifest"]
 
 def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
     """The text of blockmerge.json; the keys are explained in docs/format.md."""
+    import numba  # only merges write a manifest, and they have it already
+    import numpy as np
+
     entries: dict[str, Any] = {
         "format": 1,
         "recipe": to_dict(plan.recipe, [model.published for model in plan.inputs]),
