@@ -4,6 +4,7 @@
     python bench/run.py --memory           peak memory at 0.2, 2.2 and 8 GB
     python bench/run.py --plan             planning two models of the layout of Llama 3.1 405B
     python bench/run.py --cold FOLDER      from a cold cache on a disk, fsync included
+    python bench/run.py --kernels          blending alone, from cache to cache, on one core
 
 Ratios are to the parallel copy of the same round, and medians over rounds are printed: machines are noisy, and a
 figure is worth something only beside another one from the same minute. mergekit is measured where it is installed
@@ -137,6 +138,25 @@ def drop_caches(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def kernels() -> None:
+    """Bytes read and written per second by one core, on tiles that stay in its cache."""
+    import numpy as np
+
+    from blockmerge import kernels
+    from blockmerge.dtypes import BF16, F16
+    from blockmerge.kernels import reference
+
+    random = np.random.default_rng(0)
+    for dtype in (BF16, F16):
+        a, b = (reference.encode(random.normal(0, 0.02, 1 << 16), dtype) for _ in range(2))
+        out, times = np.empty_like(a), []
+        for _ in range(200):
+            started = time.perf_counter()
+            kernels.lerp(a, b, out, np.float32(0.3), np.float32(0.7))
+            times.append(time.perf_counter() - started)
+        print(f"blend {dtype}: {3 * a.nbytes / statistics.median(times) / 1e9:.0f} GB/s a core")
+
+
 def prepare(folder: Path, gigabytes: float, *, same: bool = False) -> None:
     """Make both models; with ``same`` the second is a link to the first, which halves the room that is needed."""
     layout = layout_of(gigabytes)
@@ -165,12 +185,15 @@ def main() -> None:
     parser.add_argument("--mergekit", default=shutil.which("mergekit-yaml"))
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--kernels", action="store_true")
     parser.add_argument("--cold", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     folder: Path = arguments.cold or arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        if arguments.memory:
+        if arguments.kernels:
+            kernels()
+        elif arguments.memory:
             memory(folder)
         elif arguments.plan:
             plan(folder)
