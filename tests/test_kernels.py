@@ -75,10 +75,10 @@ def test_lerp_agrees_with_the_reference_bit_for_bit(a: DType, b: DType, out: DTy
 
 
 @pytest.mark.parametrize(("a", "b", "out"), [(F32, F32, F32), (BF16, F16, F32), (F64, BF16, BF16), (F32, F64, F16)])
-def test_lerp_wide_agrees_with_the_reference_bit_for_bit(a: DType, b: DType, out: DType) -> None:
+def test_lerp_in_float64_agrees_with_the_reference_bit_for_bit(a: DType, b: DType, out: DType) -> None:
     x, y, result = sample(a, 70001, 3), sample(b, 70001, 4), np.empty(70001, out.storage)
     for ratio in RATIOS:
-        kernels.lerp_wide(x, y, result, ratio, 1 - ratio)
+        kernels.lerp(x, y, result, np.float64(ratio), np.float64(1 - ratio))
         assert same(result, reference.lerp_wide(x, a, y, b, out, ratio))
 
 

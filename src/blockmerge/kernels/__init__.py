@@ -11,7 +11,7 @@ call with new dtypes, in a fraction of a second, and kept on disk (see :mod:`blo
 
 from __future__ import annotations
 
-from blockmerge.kernels.blend import cast, convert, lerp, lerp_wide, original
+from blockmerge.kernels.blend import cast, convert, lerp, original
 from blockmerge.kernels.scan import first_nonfinite, nonfinite
 
-__all__ = ["cast", "convert", "first_nonfinite", "lerp", "lerp_wide", "nonfinite", "original"]
+__all__ = ["cast", "convert", "first_nonfinite", "lerp", "nonfinite", "original"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from blockmerge.kernels.bits import decode, decode_wide, encode, finite, rounded
+from blockmerge.kernels.bits import decode, decode_wide, encode, finite, number, rounded
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["cast", "convert", "lerp", "lerp_wide", "original"]
+__all__ = ["cast", "convert", "lerp", "original"]
 
 
 @kernel
@@ -34,41 +32,22 @@ def cast(a, out, load):
 
 @kernel
 def lerp(a, b, out, w, v):
-    """``(1 - w) a + w b`` in float32, rounded once to ``out``; ``w`` and ``v = 1 - w`` are float32.
+    """``(1 - w) a + w b``, rounded once to ``out``; ``w`` and ``v = 1 - w`` are float32 or float64, as is the arithmetic.
 
     Two-sided, ``a - w (a - b)`` below one half and ``b - v (b - a)`` from there on, so that the nearer input is the one
     that is exact; and with a minus, so that equal inputs give themselves, even -0.0.
     """
     bad = False
-    if w < np.float32(0.5):
-        for i in range(out.size):
-            x = decode(a[i])
-            element = encode(x - w * (x - decode(b[i])), out[i])
-            bad |= not finite(element)
-            out[i] = element
-    else:
-        for i in range(out.size):
-            y = decode(b[i])
-            element = encode(y - v * (y - decode(a[i])), out[i])
-            bad |= not finite(element)
-            out[i] = element
-    return bad
-
-
-@kernel
-def lerp_wide(a, b, out, w, v):
-    """:func:`lerp` in float64, for float32 results and float64 inputs."""
-    bad = False
     if w < 0.5:
         for i in range(out.size):
-            x = decode_wide(a[i])
-            element = encode(x - w * (x - decode_wide(b[i])), out[i])
+            x = number(a[i], w)
+            element = encode(x - w * (x - number(b[i], w)), out[i])
             bad |= not finite(element)
             out[i] = element
     else:
         for i in range(out.size):
-            y = decode_wide(b[i])
-            element = encode(y - v * (y - decode_wide(a[i])), out[i])
+            y = number(b[i], w)
+            element = encode(y - v * (y - number(a[i], w)), out[i])
             bad |= not finite(element)
             out[i] = element
     return bad

@@ -96,14 +96,12 @@ class Lerp(Operation):
         return {"kind": "lerp", "ratio": self.ratio}
 
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
-        """The narrow kernel where float32 holds everything, else the wide one."""
+        """In float32 where that holds everything, else in float64."""
         from blockmerge import kernels
 
-        if out == F32 or F64 in dtypes:
-            w, v = self.ratio, 1.0 - self.ratio
-            return lambda operands, result, _: kernels.lerp_wide(operands[0], operands[1], result, w, v)
-        near, rest = np.float32(self.ratio), np.float32(1.0 - self.ratio)
-        return lambda operands, result, _: kernels.lerp(operands[0], operands[1], result, near, rest)
+        precision = np.float64 if out == F32 or F64 in dtypes else np.float32
+        w, v = precision(self.ratio), precision(1.0 - self.ratio)
+        return lambda operands, result, _: kernels.lerp(operands[0], operands[1], result, w, v)
 
 
 @dataclass(frozen=True)
