@@ -17,7 +17,7 @@ import blockmerge
 import models
 from blockmerge.cli import main
 from blockmerge.dtypes import BF16, F32, by_code
-from blockmerge.execution import Started, writer
+from blockmerge.execution import Started, system, writer
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -345,3 +345,25 @@ def test_settings_that_change_meaning_are_warned_about(tmp_path: Path, pair: tup
 def test_debug_shows_where_it_happened(pair: tuple[Path, Path]) -> None:
     result = run("gradient", "missing folder", pair[1], "out", "--values", "1", "--debug")
     assert isinstance(result.exception, blockmerge.ModelError)
+
+
+def test_a_lock_that_its_holder_removed_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with system.lock(path) as held:
+        assert held
+        with system.lock(path) as second:
+            assert not second
+        late = path.open("ab")
+    assert not path.exists()
+    with late:  # opened in time, locked too late: the name is free for somebody else
+        assert system._locked(late)
+        assert not system._is_at(late, path)
+
+
+def test_what_an_interrupted_merge_left_is_replaced(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    left = tmp_path / "out.partial"
+    (left / "deep").mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "out.partial.lock").touch()
+    assert gradient(*pair).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]

@@ -90,9 +90,31 @@ def exchange(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Generator[bool]:
-    """Hold ``path`` (created if missing) against other processes; yields False if another one holds it."""
+    """Hold the file ``path`` (created if missing, removed afterwards) against others; False if another one holds it.
+
+    The file that was locked must still be the one that bears the name: the holder before us removes it.
+    """
     with path.open("ab") as file:
-        yield _locked(file)
+        held = _locked(file) and _is_at(file, path)
+        try:
+            yield held
+        finally:
+            if held:
+                _remove_open(path)
+    if held and os.name != "posix":
+        _remove_open(path)  # Windows keeps open files
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_open(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _locked(file: IO[bytes]) -> bool:

@@ -1,6 +1,7 @@
 """The output folder: built beside its place, published by one rename.
 
-``OUT.partial`` holds the unfinished model and a lock file. A model appears at OUT whole and durable, or not at all.
+``OUT.partial`` holds the unfinished model, ``OUT.partial.lock`` keeps others away from it. A model appears at OUT whole
+and durable, or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from blockmerge.planning import CopiedFile, Plan, Row
 __all__ = ["PartialModel", "check_output"]
 
 _INDEX = "model.safetensors.index.json"
-_LOCK = "lock"
 _WINDOW = 64 << 20
 _WINDOWS_UNTIL_WAIT = 4
 """Dirty pages of ours stay below some 256 MiB."""
@@ -92,15 +92,16 @@ class PartialModel:
     @contextmanager
     def open(self) -> Generator[PartialModel]:
         """Create the folder and its shards at full size; discard them on the way out unless published."""
-        with _told(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = system.lock(self._folder / _LOCK)
-        with lock as held:
+        with _told(self._folder), ExitStack() as stack:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(system.lock(self._folder.with_name(self._folder.name + ".lock")))
+            locked = stack.pop_all()
+        with locked:
             if not held:
                 raise OutputError(f"{self._out}: another merge is writing it at this moment; wait for that one")
             try:
-                self._clear()
                 with _told(self._folder):
+                    self._clear()
                     self._create_shards()
                 yield self
             finally:
@@ -110,10 +111,12 @@ class PartialModel:
                     shutil.rmtree(self._folder, ignore_errors=True)
 
     def _clear(self) -> None:
-        """Remove what an interrupted merge left here."""
-        for path in self._folder.iterdir():
-            if path.name != _LOCK:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        """Start from an empty folder, without what an interrupted merge left here."""
+        if self._folder.is_symlink() or self._folder.is_file():
+            self._folder.unlink()
+        elif self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._folder.mkdir()
 
     def _create_shards(self) -> None:
         for shard in self._plan.shards:
@@ -158,7 +161,6 @@ class PartialModel:
             for entry in sorted(extra, key=lambda entry: entry.name == "config.json"):
                 self._put(entry, folder)
             system.sync_folder(self._folder)
-            (self._folder / _LOCK).unlink()
             self._rename()
         self._published = True
         return self._out

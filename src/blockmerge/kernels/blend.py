@@ -32,7 +32,7 @@ def cast(a, out, load):
 
 @kernel
 def lerp(a, b, out, w, v):
-    """``(1 - w) a + w b``, rounded once to ``out``; ``w`` and ``v = 1 - w`` are float32 or float64, as is the arithmetic.
+    """``(1 - w) a + w b``, rounded once to ``out``; ``w`` and ``v = 1 - w`` are float32 or float64, like all steps.
 
     Two-sided, ``a - w (a - b)`` below one half and ``b - v (b - a)`` from there on, so that the nearer input is the one
     that is exact; and with a minus, so that equal inputs give themselves, even -0.0.
