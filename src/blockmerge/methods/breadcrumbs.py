@@ -15,7 +15,12 @@ from blockmerge.methods.ties import DENSITY
 __all__ = ["METHODS"]
 
 _GAMMA = Parameter(
-    "gamma", "Part of a task vector that is dropped as too large.", default=0.01, per_model=True, low=0, high=1
+    "gamma",
+    "Part of a task vector that is dropped as too large, whatever the density.",
+    default=0.01,
+    per_model=True,
+    low=0,
+    high=1,
 )
 
 

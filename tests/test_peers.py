@@ -1,0 +1,70 @@
+"""Agreement with mergekit 0.1.5, run as a program, on the methods that it and we define alike.
+
+MERGEKIT=path/to/mergekit-yaml pytest -m peers
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+import yaml
+
+import blockmerge
+from blockmerge.dtypes import F32
+
+pytestmark = pytest.mark.peers
+TOOL = os.environ.get("MERGEKIT") or shutil.which("mergekit-yaml")
+CONFIG = {**models.CONFIG, "torch_dtype": "float32", "rms_norm_eps": 1e-5, "max_position_embeddings": 64}
+
+CASES: dict[str, tuple[dict[str, Any], list[dict[str, float]], bool]] = {
+    "linear": ({}, [{"weight": 0.2}, {"weight": 0.5}, {"weight": 0.9}], False),
+    "task_arithmetic": ({"lambda": 0.8}, [{"weight": 0.2}, {"weight": -0.5}, {"weight": 0.9}], True),
+    "ties": ({}, [{"weight": 0.2, "density": 0.4}, {"weight": 0.5, "density": 0.7}, {"weight": 1.0}], True),
+    "breadcrumbs": (
+        {},
+        [{"weight": 0.2, "density": 0.4, "gamma": 0.1}, {"weight": 0.5, "density": 0.9, "gamma": 0.05}],
+        True,
+    ),
+    "nuslerp": ({}, [{"weight": 0.2}, {"weight": 0.5}], False),
+    "multislerp": ({}, [{"weight": 0.2}, {"weight": 0.5}, {"weight": 0.9}], False),
+    "karcher": ({"max_iter": 100, "tol": 1e-9}, [{}, {}, {}], False),
+    "model_stock": ({}, [{}, {}, {}], True),
+}
+
+
+@pytest.mark.skipif(TOOL is None, reason="needs mergekit 0.1.5: set MERGEKIT to its mergekit-yaml")
+@pytest.mark.parametrize("method", CASES)
+def test_it_agrees_with_mergekit(tmp_path: Path, method: str) -> None:
+    settings, each, has_base = CASES[method]
+    random = np.random.default_rng(1)
+    root = models.tensors(0, dtype=F32)
+    paths = []
+    for k in range(len(each) + 1):
+        content = {
+            name: (F32, (v + random.normal(0, 0.02, v.shape)).astype(np.float32)) for name, (_, v) in root.items()
+        }
+        paths.append(str(models.save(tmp_path / f"m{k}", content, CONFIG)))
+    base = {"base": paths[0]} if has_base else {}
+    ours = {"method": method, "models": [{"model": p, **e} for p, e in zip(paths[1:], each, strict=True)]}
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(ours | base | settings))
+    blockmerge.merge(blockmerge.plan(tmp_path / "ours.yaml"), tmp_path / "ours")
+    theirs: dict[str, Any] = {
+        "merge_method": method,
+        "models": [{"model": p, "parameters": e} for p, e in zip(paths[1:], each, strict=True)],
+        "parameters": settings,
+        "dtype": "float32",
+    }
+    if has_base:
+        theirs["base_model"] = paths[0]
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(theirs))
+    subprocess.run([str(TOOL), tmp_path / "theirs.yaml", tmp_path / "theirs"], check=True, capture_output=True)
+    found, expected = models.read(tmp_path / "ours"), models.read(tmp_path / "theirs")
+    for name in expected:
+        assert np.abs(found[name][1] - expected[name][1]).max() < 2e-5, name
