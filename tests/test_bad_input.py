@@ -367,3 +367,35 @@ def test_what_an_interrupted_merge_left_is_replaced(pair: tuple[Path, Path], tmp
     (tmp_path / "out.partial.lock").touch()
     assert gradient(*pair).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
+
+
+def test_a_folder_in_the_way_of_the_unfinished_model_is_left_alone(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").touch()
+    refused(gradient(*pair), 6, "out.partial: is in the way")
+    assert (tmp_path / "out.partial" / "mine").exists()
+
+
+def test_an_input_in_the_way_of_the_unfinished_model_is_left_alone(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (pair[1]).rename(tmp_path / "out.partial")
+    (tmp_path / "out.partial.lock").touch()
+    refused(gradient(pair[0], tmp_path / "out.partial"), 6, "lies inside the input")
+    assert (tmp_path / "out.partial" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "checkpoints/one.bin", "train.py"])
+def test_overwrite_does_not_delete_what_stands_beside_a_model(
+    pair: tuple[Path, Path], tmp_path: Path, name: str
+) -> None:
+    assert gradient(*pair).exit_code == 0
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.touch()
+    refused(gradient(*pair, "--overwrite"), 6, f"also holds {name.split('/')[0]}, which --overwrite will not delete")
+    assert mine.exists()
+
+
+def test_an_adapter_is_called_one(pair: tuple[Path, Path]) -> None:
+    (pair[1] / "model.safetensors").unlink()
+    (pair[1] / "adapter_config.json").write_text("{}")
+    refused(gradient(*pair), 3, "is an adapter, not a model")

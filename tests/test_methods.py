@@ -426,3 +426,34 @@ def test_a_parameter_that_is_missing_or_out_of_bounds(tmp_path: Path) -> None:
                 merge(tmp_path, recipe)
     with pytest.raises(blockmerge.BlockmergeError, match="karcher takes 1 to"):
         merge(tmp_path, {"method": "karcher", "models": paths, "max_iter": 0})
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "values"),
+    [
+        ("linear", {}, [0.6, -0.6]),
+        ("nuslerp", {}, [1, -1]),
+        ("multislerp", {}, [0, 0]),
+        ("dare_linear", {"normalize": True, "density": 0.5, "base": True}, [1, -1]),
+        ("task_arithmetic", {"normalize": True, "base": True}, [1, -1]),
+    ],
+)
+def test_weights_that_sum_to_zero_are_one_line(
+    tmp_path: Path, method: str, settings: dict[str, Any], values: list[float]
+) -> None:
+    tensors = {f"t{k}.weight": (F32, np.ones(3, np.float32)) for k in range(9)}
+    paths = [write(tmp_path, k, tensors) for k in range(3)]
+    recipe: dict[str, Any] = {"method": method, **settings}
+    recipe["models"] = [{"model": path, "weight": value} for path, value in zip(paths, values, strict=False)]
+    if "base" in recipe:
+        recipe["base"] = paths[2]
+    with pytest.raises(blockmerge.RecipeError, match=r"sum to zero.*\(9 tensors, first t0.weight\)") as caught:
+        merge(tmp_path, recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_can_be_merged_without_a_plan_of_ones_own(tmp_path: Path) -> None:
+    paths = [write(tmp_path, k, {"a.weight": (F32, np.full(3, k, np.float32))}) for k in range(2)]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"method": "linear", "models": paths, "weight": 1}))
+    blockmerge.merge(tmp_path / "recipe.yaml", tmp_path / "out")
+    assert models.read(tmp_path / "out")["a.weight"][1].tolist() == [0.5] * 3

@@ -11,12 +11,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import models
 import numpy as np
 import pytest
 import yaml
 
 import blockmerge
+import models
 from blockmerge.dtypes import F32
 
 pytestmark = pytest.mark.peers

@@ -51,7 +51,7 @@ def plan(recipe: Recipe | str | Path, *, quiet: bool = False) -> Plan:
 
 
 def merge(
-    plan: Plan,
+    plan: Plan | Recipe | str | Path,
     out: str | Path,
     *,
     on_event: Callable[[Event], object] | None = None,
@@ -60,6 +60,8 @@ def merge(
     allow_nonfinite: bool = False,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``, which appears there whole or not at all.
+
+    :param plan: what :func:`plan` returns; or a recipe or the path of one, to be planned first.
 
     :param on_event: called with each :data:`~blockmerge.execution.Event`, in this thread.
     :param threads: default one per usable core. Results do not depend on it.
@@ -71,6 +73,8 @@ def merge(
     """
     from blockmerge.execution import run
 
+    if not isinstance(plan, Plan):
+        plan = _planned(plan)
     with _opened([model.location for model in plan.inputs]) as sources:
         for model, source in zip(plan.inputs, sources, strict=True):
             if dict(source.fingerprint().headers) != dict(model.fingerprint.headers):
@@ -86,6 +90,10 @@ def merge(
         )
 
 
+_planned = plan
+"""The function, where an argument bears its name."""
+
+
 def draw(plan: Plan, path: str | Path) -> None:
     """Draw the gradient of ``plan`` into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
 
@@ -94,6 +102,8 @@ def draw(plan: Plan, path: str | Path) -> None:
     """
     from blockmerge.report import gradient_png, gradient_svg
 
+    if plan.recipe.method != "gradient":
+        raise RecipeError(f"{path}: only gradients have a picture, {plan.recipe.method} has none")
     target = Path(path).expanduser()
     kind = target.suffix.lower()
     if kind not in (".svg", ".png"):

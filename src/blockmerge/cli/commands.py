@@ -108,6 +108,8 @@ def gradient(
     recipe = build(model1, model2, values=_curves(values), **words)
     if dry_run:
         _show_plan(recipe, as_json=as_json, plot=plot)
+    elif as_json:
+        raise click.UsageError("--json shows a plan and goes with --dry-run")
     elif out is None:
         raise click.UsageError("give OUT, or --dry-run to see the plan only")
     else:

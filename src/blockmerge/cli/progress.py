@@ -80,8 +80,10 @@ class Display:
 
 
 def _line(event: Progress, total: int) -> str:
+    if event.bytes_written == 0:
+        return "merging: starting; kernels are compiled when they are first used"
     rate = event.bytes_written / event.seconds
-    left = (total - event.bytes_written) / rate if rate else float("inf")
+    left = (total - event.bytes_written) / rate
     done = f"{size_text(event.bytes_written)} of {size_text(total)}"
     return f"merging: {done}, {size_text(int(rate))}/s, {left:.0f} s left"
 

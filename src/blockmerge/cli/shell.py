@@ -63,6 +63,9 @@ def _leave(error: BaseException) -> NoReturn:
     if isinstance(error, BlockmergeError):
         _say(str(error))
         sys.exit(error.exit_code)
+    if isinstance(error, OSError):
+        _say(f"the system says: {error}")
+        sys.exit(1)
     if isinstance(error, MemoryError):
         _say("out of memory; close other programs or use fewer --threads")
         sys.exit(1)

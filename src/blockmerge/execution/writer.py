@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from blockmerge.planning import CopiedFile, Plan, Row
 __all__ = ["PartialModel", "check_output"]
 
 _INDEX = "model.safetensors.index.json"
+_OF_MODELS = (
+    "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt", "README.md",
+    "gradient.svg", "LICENSE*", "NOTICE*", ".gitattributes",
+)  # fmt: skip
 _WINDOW = 64 << 20
 _WINDOWS_UNTIL_WAIT = 4
 """Dirty pages of ours stay below some 256 MiB."""
@@ -36,10 +41,18 @@ def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
     target = _resolved(out)
     for model in plan.inputs:
         source = _resolved(model.location.folder)
-        if target == source or target in source.parents or source in target.parents:
-            raise OutputError(f"{out}: is, holds or lies inside the input {source}; choose another place")
+        for place in (target, _partial(target)):
+            if place == source or place in source.parents or source in place.parents:
+                raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
     if out.exists() or out.is_symlink():
         _check_replaceable(out, overwrite=overwrite)
+    unfinished = _partial(target)
+    if (
+        unfinished.exists()
+        and not _lock_of(unfinished).exists()
+        and (unfinished.is_file() or any(unfinished.iterdir()))
+    ):
+        raise OutputError(f"{unfinished}: is in the way, and no leftover of a merge; move it away")
     need = plan.bytes_to_write
     room = shutil.disk_usage(_existing_parent(target)).free
     if need > room:
@@ -53,6 +66,16 @@ def _resolved(path: Path) -> Path:
         raise OutputError(f"{path}: is no usable path: {error}") from error
 
 
+def _partial(out: Path) -> Path:
+    """Where the unfinished model is built."""
+    return out.with_name(out.name + ".partial")
+
+
+def _lock_of(partial: Path) -> Path:
+    """The lock beside it, which outlives a merge only if that was killed."""
+    return partial.with_name(partial.name + ".lock")
+
+
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(f"{out}: exists already; give another name, or --overwrite to replace it")
@@ -60,6 +83,17 @@ def _check_replaceable(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out}: is not a folder; --overwrite replaces model folders only")
     if any(out.iterdir()) and not (out / "config.json").is_file():
         raise OutputError(f"{out}: holds something other than a model; --overwrite will not delete that")
+    foreign = sorted(path.name for path in out.iterdir() if not _belongs_to_model(path))
+    if foreign:
+        shown = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
+        raise OutputError(f"{out}: also holds {shown}, which --overwrite will not delete; move that away")
+
+
+def _belongs_to_model(path: Path) -> bool:
+    """Whether a file in a model folder is one that a model or its merge consists of."""
+    if path.is_dir():
+        return path.name in ("chat_templates", "additional_chat_templates")
+    return any(fnmatch(path.name, pattern) for pattern in _OF_MODELS)
 
 
 def _existing_parent(path: Path) -> Path:
@@ -82,7 +116,7 @@ class PartialModel:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self._plan, self._out = plan, _resolved(out)
-        self._folder = self._out.with_name(self._out.name + ".partial")
+        self._folder = _partial(self._out)
         self._files: list[system.OutputFile] = []
         self._dirty = 0
         self._windows = 0
@@ -94,7 +128,7 @@ class PartialModel:
         """Create the folder and its shards at full size; discard them on the way out unless published."""
         with _told(self._folder), ExitStack() as stack:
             self._out.parent.mkdir(parents=True, exist_ok=True)
-            held = stack.enter_context(system.lock(self._folder.with_name(self._folder.name + ".lock")))
+            held = stack.enter_context(system.lock(_lock_of(self._folder)))
             locked = stack.pop_all()
         with locked:
             if not held:

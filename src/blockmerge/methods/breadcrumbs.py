@@ -26,6 +26,8 @@ _GAMMA = Parameter(
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
     shares = tuple(Share(d, g) for d, g in zip(call.each("density"), call.each("gamma"), strict=True))
+    if join == "sum" and call.flag("normalize"):
+        call.total("weight")
     return TaskVectors(
         weights=call.each("weight"),
         shares=shares,

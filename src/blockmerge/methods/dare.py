@@ -16,6 +16,8 @@ __all__ = ["METHODS"]
 
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
+    if join == "sum" and call.flag("normalize"):
+        call.total("weight")
     return TaskVectors(
         weights=call.each("weight"),
         shares=tuple(Share(density) for density in call.each("density")),

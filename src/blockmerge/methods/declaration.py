@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from blockmerge.errors import RecipeError
 from blockmerge.methods.operations import Operation
 
 __all__ = ["REQUIRED", "Call", "Kind", "Method", "Parameter"]
@@ -52,6 +53,13 @@ class Call:
     def flag(self, name: str) -> bool:
         """A global flag."""
         return bool(self.values[name])
+
+    def total(self, name: str) -> float:
+        """The sum of a number over the models, for dividing by. Raises :class:`RecipeError` if that is zero."""
+        found = sum(self.per_model[name])
+        if abs(found) < 1e-9:
+            raise RecipeError(f"{name}: the values of the models sum to zero, and cannot be normalised")
+        return found
 
     def each(self, name: str) -> tuple[float, ...]:
         """A number for each model."""

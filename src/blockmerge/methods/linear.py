@@ -11,7 +11,7 @@ __all__ = ["METHOD"]
 
 def _build(call: Call) -> Operation:
     weights = call.each("weight")
-    total = sum(weights) if call.flag("normalize") else 1.0
+    total = call.total("weight") if call.flag("normalize") else 1.0
     return WeightedSum(tuple(weight / total for weight in weights))
 
 

@@ -15,7 +15,7 @@ __all__ = ["METHOD"]
 def _build(call: Call) -> Operation:
     weights = call.each("weight")
     if call.flag("normalize_weights"):
-        weights = tuple(weight / sum(weights) for weight in weights)
+        weights = tuple(weight / call.total("weight") for weight in weights)
     return SpanSum("multislerp", weights, partial(span.tangent_mean, weights=weights), base=call.has_base)
 
 

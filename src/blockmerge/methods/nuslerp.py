@@ -14,8 +14,7 @@ __all__ = ["METHOD"]
 
 
 def _build(call: Call) -> Operation:
-    first, second = call.each("weight")
-    t = second / (first + second) if abs(first + second) > 1e-6 else 0.5
+    t = call.each("weight")[1] / call.total("weight")
     return SpanSum("nuslerp", (t,), partial(span.slerp, t=t, lerp_above=EXACT), base=call.has_base)
 
 

@@ -15,7 +15,7 @@ NORMALIZE = Parameter("normalize", "Divide by the sum of the weights.", default=
 
 def _build(call: Call) -> Operation:
     weights = call.each("weight")
-    scale = call.number("lambda") / (sum(weights) if call.flag("normalize") else 1.0)
+    scale = call.number("lambda") / (call.total("weight") if call.flag("normalize") else 1.0)
     return WeightedSum(tuple(scale * weight for weight in weights), base=True)
 
 

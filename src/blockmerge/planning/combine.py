@@ -59,6 +59,7 @@ class _Combiner:
         self.settings = Settings(recipe, method, self.orders[0].names)
         self.problems: list[BlockmergeError] = []
         self.missing: dict[int, list[str]] = {}
+        self.refused: dict[str, list[str]] = {}
         self.worked = Worked([], self.orders[0].source, notes=list(self.orders[0].notes))
 
     def run(self) -> Worked:
@@ -71,6 +72,9 @@ class _Combiner:
             self._add_copy(self.sources[0].specs[name], None)
         self._tell_missing()
         self.problems += [RecipeError(text) for text in self.settings.empty]
+        self.problems += [
+            RecipeError(f"{text} ({len(of)} tensors, first {of[0]})") for text, of in self.refused.items()
+        ]
         raise_all(dict.fromkeys(self.problems))
         return self.worked
 
@@ -128,7 +132,7 @@ class _Combiner:
         try:
             operation = self.method.build(self.settings.call(base.name, key=key, row_length=row_length))
         except RecipeError as error:
-            self.problems.append(error)
+            self.refused.setdefault(str(error), []).append(base.name)
             return
         reads = tuple(Read(number, spec.name, spec.dtype) for number, spec in enumerate(operands))
         whole = base.elements

@@ -60,7 +60,7 @@ def plan_summary(plan: Plan) -> str:
 
 def memory_estimate() -> int:
     """Bytes of peak memory: interpreter and libraries, and some buffers for each thread."""
-    return 250_000_000
+    return 160_000_000
 
 
 def _remarks(kind: str, lines: Iterable[str]) -> list[str]:

@@ -254,9 +254,9 @@ def looks_equal(source: Source, one: str, other: str) -> bool:
 def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[BlockmergeError]:
     """The problems of ``pairing``, with many differing shapes drawn together and explained."""
     shapes = [p for p in pairing.problems if isinstance(p, MismatchError) and "[" in str(p)]
-    others = [p for p in pairing.problems if p not in shapes]
-    yield from others
-    if shapes:
+    if not shapes:
+        yield from pairing.problems
+    else:  # tensors that are missing besides have the same cause
         shown = "; ".join(str(problem) for problem in shapes[:4])
         more = f"; and {len(shapes) - 4} more" if len(shapes) > 4 else ""
         yield MismatchError(f"{len(shapes)} shapes differ ({explain_sizes(first, second)}): {shown}{more}")

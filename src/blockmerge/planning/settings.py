@@ -68,11 +68,11 @@ class Settings:
                 break
         else:
             if parameter.default is None:
-                raise RecipeError(f"{parameter.name}: {self._method.name} needs it, and nothing says it for {name}")
+                raise RecipeError(f"{parameter.name}: {self._method.name} needs it, for each model or for all")
             value = float(parameter.default)
         if not parameter.low <= value <= parameter.high:
             bounds = f"{parameter.low:g} to {parameter.high:g}"
-            raise RecipeError(f"{parameter.name}: is {value:g} for {name}; {self._method.name} takes {bounds}")
+            raise RecipeError(f"{parameter.name}: is {value:g}; {self._method.name} takes {bounds}")
         return value
 
 

@@ -23,7 +23,9 @@ def load_recipe(path: str | Path) -> Recipe:
     if keys & {"model_path1", "model_path2", "operations"}:
         return blockmerge.read(document)
     if "merge_method" in keys:
-        raise RecipeError(f"{path}: is a mergekit recipe, which this version does not read; write `method: gradient`")
+        raise RecipeError(
+            f"{path}: is a mergekit recipe, which this version does not read; see docs/methods.md for ours"
+        )
     method = _method(document)
     return native.read(document) if method is None else methods.read(document, method)
 

@@ -62,6 +62,8 @@ def parse_size(text: str | int, where: str) -> int:
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or (size := int(float(match[1]) * unit)) < 1:
         raise RecipeError(f"{where}: {str(text)[:40]!r} is no size; write it like 2GB, 500MB or 2000MiB")
+    if isinstance(text, str) and not match[2] and size < 1000:
+        raise RecipeError(f"{where}: {text!r} has no unit and would be bytes; write it like 2GB")
     return size
 
 

@@ -31,8 +31,8 @@ def model_card(plan: Plan) -> str:
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
         f"## Recipe\n\n```yaml\n{to_yaml(plan.recipe, published)}```\n\n"
-        "`blockmerge merge recipe.yaml OUT` makes this model again, byte for byte; "
-        "`blockmerge.json` holds the digests of inputs and tensors.",
+        "Where the models are found under these names, `blockmerge merge recipe.yaml OUT` makes this model again, byte "
+        "for byte. `blockmerge.json` tells the inputs by the digests of their headers, and holds one of every tensor.",
         _remarks("What differs between the models", plan.warnings),
         _remarks("What was decided", plan.notes),
     ]

@@ -11,7 +11,10 @@ __all__ = ["methods_page", "methods_text"]
 
 def methods_text() -> str:
     """All methods, for a terminal."""
-    return "\n\n".join("\n".join(_entry(method)) for method in METHODS.values())
+    gradient = (
+        "gradient: Two models by a curve along the tensors; see blockmerge gradient --help and docs/gradients.md."
+    )
+    return "\n\n".join([gradient, *("\n".join(_entry(method)) for method in METHODS.values())])
 
 
 def _entry(method: Method) -> Iterator[str]:

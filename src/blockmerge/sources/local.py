@@ -109,6 +109,8 @@ def _weight_files(folder: Path) -> Iterator[Path]:
 
 def _no_weights(folder: Path) -> str:
     found = _weights_in(folder)
+    if (folder / "adapter_config.json").is_file():
+        return f"{folder}: is an adapter, not a model; merge it into its base first (peft's merge_and_unload)"
     if not found:
         return f"{folder}: holds no weights (neither {SINGLE} nor {INDEX})"
     return f"{folder}: holds neither {SINGLE} nor {INDEX}, only {found[0]}; save it with transformers' save_pretrained"
