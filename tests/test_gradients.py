@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockmerge.planning.gradients import by_layer, by_tensor, selects
-from blockmerge.recipes import Only, Selection
+from blockmerge.planning.gradients import by_layer, by_tensor, ratios, selects
+from blockmerge.recipes import Only, Reading, Selection
 
 values = st.lists(st.floats(-2, 2), min_size=1, max_size=9)
 
@@ -36,7 +36,7 @@ def test_more_sections_than_tensors_leave_only_the_last_value() -> None:
 
 def test_one_value_is_a_constant() -> None:
     assert by_tensor([0.3], 3) == [0.3, 0.3, 0.3]
-    assert by_layer([0.3], [None, 0, 1, None]) == [0.3] * 4
+    assert by_layer([0.3], [None, 0, 1, None], [True, False, False, False]) == [0.3] * 4
 
 
 @given(values, st.integers(0, 200))
@@ -55,7 +55,7 @@ def test_by_tensor_follows_its_definition(curve: list[float], count: int) -> Non
 
 @given(values, st.integers(1, 100))
 def test_by_layer_stays_on_the_polyline_and_ends_where_it_should(curve: list[float], layers: int) -> None:
-    found = by_layer(curve, [None, *range(layers), None])
+    found = by_layer(curve, [None, *range(layers), None], [True, *[False] * (layers + 1)])
     grid = np.arange(layers) / max(layers - 1, 1) if layers > 1 else np.array([1.0])
     expected = np.interp(grid, np.linspace(0, 1, len(curve)), curve) if len(curve) > 1 else np.full(layers, curve[0])
     assert np.allclose(found[1:-1], expected, rtol=0, atol=1e-12)
@@ -64,7 +64,17 @@ def test_by_layer_stays_on_the_polyline_and_ends_where_it_should(curve: list[flo
 
 
 def test_by_layer_gives_all_tensors_of_a_layer_one_value_and_the_head_the_last() -> None:
-    assert by_layer([0.0, 1.0], [None, 0, 0, 1, 1, 2, 2, None, None]) == [0, 0, 0, 0.5, 0.5, 1, 1, 1, 1]
+    assert by_layer([0.0, 1.0], [None, 0, 0, 1, 1, 2, 2, None, None], [True] + [False] * 8) == [
+        0,
+        0,
+        0,
+        0.5,
+        0.5,
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 NAMES = [
@@ -92,3 +102,9 @@ NAMES = [
 )
 def test_selections(selection: Selection, expected: list[str]) -> None:
     assert [name for name in NAMES if selects(selection, name)] == expected
+
+
+def test_what_follows_the_layers_gets_the_last_value_even_if_no_layer_is_selected() -> None:
+    names = [NAMES[0], NAMES[6]]
+    assert ratios([0.0, 1.0], names, Reading.LAYER, NAMES) == [0.0, 1.0]
+    assert ratios([0.0, 1.0], names[1:], Reading.LAYER, NAMES) == [1.0]

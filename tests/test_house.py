@@ -56,6 +56,7 @@ def test_every_error_has_an_exit_code_and_stands_in_the_tree() -> None:
 def test_nothing_catches_everything() -> None:
     """`except Exception` hides mistakes; the few that may stand at the outermost edges."""
     allowed = {"cli/shell.py", "cli/warmup.py", "execution/executor.py", "sources/hub.py"}
+    allowed |= {"sources/local.py", "execution/writer.py"}  # these put things back and raise it again
     for path in ROOT.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.relative_to(ROOT).as_posix() not in allowed:

@@ -77,7 +77,7 @@ def merge(
         plan = _planned(plan)
     with _opened([model.location for model in plan.inputs]) as sources:
         for model, source in zip(plan.inputs, sources, strict=True):
-            if dict(source.fingerprint().headers) != dict(model.fingerprint.headers):
+            if source.fingerprint() != model.fingerprint:
                 raise ModelError(f"{model.reference}: its weights are not the ones that were planned with; plan again")
         return run(
             plan,

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blockmerge.errors import ModelError
-from blockmerge.execution import system
+from blockmerge.errors import ModelError, OutputError, RecipeError
 from blockmerge.execution.events import Event, Finished, Publishing, Started
 from blockmerge.execution.executor import Executor
 from blockmerge.execution.writer import PartialModel, check_output, index_file
@@ -30,10 +29,14 @@ def run(
     emit: Callable[[Event], object] = lambda event: None,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
-    threads = threads or usable_cores()
-    check_output(plan, out, overwrite=overwrite)
-    system.raise_file_limit()
-    with PartialModel(plan, out).open() as output:
+    threads = usable_cores() if threads is None else threads
+    if threads < 1:
+        raise RecipeError(f"threads: {threads} is no number of threads")
+    try:
+        check_output(plan, out, overwrite=overwrite)
+    except (OSError, ValueError) as error:  # names too long, unsearchable folders
+        raise OutputError(f"{out}: is no usable place: {error}") from error
+    with PartialModel(plan, out, overwrite=overwrite).open() as output:
         started = time.perf_counter()
         emit(Started(len(plan.rows), plan.bytes_to_read, sum(shard.size for shard in plan.shards), threads))
         executor = Executor(plan, sources, output, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit)

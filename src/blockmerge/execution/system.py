@@ -15,7 +15,6 @@ __all__ = [
     "OutputFile",
     "exchange",
     "lock",
-    "raise_file_limit",
     "sync_folder",
 ]
 
@@ -130,15 +129,3 @@ def _locked(file: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: large models come in hundreds of shards."""
-    if os.name != "posix":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
         and (unfinished.is_file() or any(unfinished.iterdir()))
     ):
         raise OutputError(f"{unfinished}: is in the way, and no leftover of a merge; move it away")
+    if overwrite and _replaced(target).exists():
+        raise OutputError(f"{_replaced(target)}: is in the way; it may be the model of an interrupted --overwrite")
     need = plan.bytes_to_write
     room = shutil.disk_usage(_existing_parent(target)).free
     if need > room:
@@ -69,6 +71,11 @@ def _resolved(path: Path) -> Path:
 def _partial(out: Path) -> Path:
     """Where the unfinished model is built."""
     return out.with_name(out.name + ".partial")
+
+
+def _replaced(out: Path) -> Path:
+    """Where the old model goes for a moment, on systems that cannot exchange two names."""
+    return out.with_name(out.name + ".replaced")
 
 
 def _lock_of(partial: Path) -> Path:
@@ -114,8 +121,8 @@ def _told(where: Path) -> Generator[None]:
 class PartialModel:
     """An output folder in the making. Leaving :meth:`open` without :meth:`publish` discards what was written."""
 
-    def __init__(self, plan: Plan, out: Path) -> None:
-        self._plan, self._out = plan, _resolved(out)
+    def __init__(self, plan: Plan, out: Path, *, overwrite: bool) -> None:
+        self._plan, self._out, self._overwrite = plan, _resolved(out), overwrite
         self._folder = _partial(self._out)
         self._files: list[system.OutputFile] = []
         self._dirty = 0
@@ -195,8 +202,12 @@ class PartialModel:
             for entry in sorted(extra, key=lambda entry: entry.name == "config.json"):
                 self._put(entry, folder)
             system.sync_folder(self._folder)
-            self._rename()
+            replaced = self._rename()
         self._published = True
+        with suppress(OSError):  # some file systems cannot sync a folder; the model is in place
+            system.sync_folder(self._out.parent)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
         return self._out
 
     def _put(self, entry: CopiedFile, folder: Path | None) -> None:
@@ -211,19 +222,23 @@ class PartialModel:
             file.flush()
             os.fsync(file.fileno())
 
-    def _rename(self) -> None:
-        replaced: Path | None = None
-        if not self._out.exists():
-            self._folder.rename(self._out)
-        elif system.exchange(self._folder, self._out):
-            replaced = self._folder
+    def _rename(self) -> Path | None:
+        """Give the folder its name; returns where the model that was replaced is now."""
+        if self._out.exists() or self._out.is_symlink():  # it may have appeared meanwhile
+            _check_replaceable(self._out, overwrite=self._overwrite)
         else:
-            replaced = self._out.with_name(self._out.name + ".replaced")
-            self._out.rename(replaced)
             self._folder.rename(self._out)
-        system.sync_folder(self._out.parent)
-        if replaced is not None:
-            shutil.rmtree(replaced, ignore_errors=True)
+            return None
+        if system.exchange(self._folder, self._out):
+            return self._folder
+        replaced = _replaced(self._out)
+        self._out.rename(replaced)
+        try:
+            self._folder.rename(self._out)
+        except BaseException:
+            replaced.rename(self._out)
+            raise
+        return replaced
 
 
 def index_file(plan: Plan) -> list[CopiedFile]:

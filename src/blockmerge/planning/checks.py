@@ -34,9 +34,8 @@ _NEVER: Final = object()
 def architecture(source: Source) -> str:
     """The class name in config.json, or its model_type, or ``unknown``."""
     named: object = source.config.get("architectures")
-    if isinstance(named, list) and named and isinstance(named[0], str):
-        return named[0]
-    return str(source.config.get("model_type", "unknown"))
+    first = named[0] if isinstance(named, list) and named else source.config.get("model_type")  # pyright: ignore[reportUnknownVariableType]
+    return first if isinstance(first, str) and first.isidentifier() else "unknown"
 
 
 def unusable(source: Source) -> Iterator[BlockmergeError]:

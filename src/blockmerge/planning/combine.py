@@ -14,6 +14,7 @@ from blockmerge.methods import METHODS, Copy, Method
 from blockmerge.planning.checks import blendable, explain_sizes, listed
 from blockmerge.planning.plan import Piece, Read, Row
 from blockmerge.planning.settings import Settings
+from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Arithmetic, OnMissing, Recipe
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
@@ -54,19 +55,23 @@ class _Combiner:
     def __init__(self, recipe: Recipe, method: Method, sources: Sequence[Source]) -> None:
         self.recipe, self.method, self.sources = recipe, method, sources
         self.orders: list[Order] = [module_order(source.config, source.specs) for source in sources]
-        self.names = [name for name in self.orders[0].names if name in sources[0].specs]
+        self.ties = [Ties(source, order) for source, order in zip(sources, self.orders, strict=True)]
+        self.names = [name for name in self.orders[0].names if name not in self.ties[0].names]
         self.vocabulary = set(vocabulary_tensors(self.names))
         self.settings = Settings(recipe, method, self.orders[0].names)
         self.problems: list[BlockmergeError] = []
         self.missing: dict[int, list[str]] = {}
         self.refused: dict[str, list[str]] = {}
-        self.worked = Worked([], self.orders[0].source, notes=list(self.orders[0].notes))
+        self.worked = Worked(
+            [],
+            self.orders[0].source,
+            notes=[*self.orders[0].notes, *(note for ties in self.ties for note in ties.notes)],
+        )
 
     def run(self) -> Worked:
         positions = {name: k for k, name in enumerate(self.orders[0].names)}
         for name in self.names:
-            if self._stored_twice(name):
-                continue
+            self._check_ties(name)
             self._add(name, positions[name])
         for name in self.orders[0].ignored:
             self._add_copy(self.sources[0].specs[name], None)
@@ -78,10 +83,16 @@ class _Combiner:
         raise_all(dict.fromkeys(self.problems))
         return self.worked
 
-    def _stored_twice(self, name: str) -> bool:
-        """Whether ``name`` is the second copy of a tied tensor, which transformers ties again on loading."""
-        stored = self.orders[0].tied.get(name)
-        return stored in self.sources[0].specs if stored else False
+    def _check_ties(self, name: str) -> None:
+        """A tensor that is one in the first model must be one in the others: no method joins a head to an embedding."""
+        for alias in self.ties[0].aliases(name):
+            for source, ties in zip(self.sources[1:], self.ties[1:], strict=True):
+                if ties.spec(alias) != ties.spec(name):
+                    self.problems.append(
+                        MismatchError(
+                            f"{alias} and {name} are one tensor in {self.sources[0].label}, two in {source.label}"
+                        )
+                    )
 
     def _add(self, name: str, position: int) -> None:
         base = self.sources[0].specs[name]
@@ -93,13 +104,17 @@ class _Combiner:
             self._add_copy(base, position)
             return
         operands = [base, *(partner for partner in partners if partner is not None)]
+        if other := next((spec for spec in operands if not blendable(spec.dtype)), None):
+            self.problems.append(
+                MismatchError(f"{name}: {base.dtype} and {other.dtype}; numbers of two kinds do not merge")
+            )
+            return
         rows = self._common_rows(name, operands)
         if rows is not None:
             self._add_row(operands, position, rows)
 
     def _partner(self, number: int, name: str) -> TensorSpec | None:
-        specs = self.sources[number].specs
-        return specs.get(name) or specs.get(self.orders[number].tied.get(name, ""))
+        return self.ties[number].spec(name)
 
     def _common_rows(self, name: str, operands: Sequence[TensorSpec]) -> int | None:
         """The leading rows that all operands have; None, and a problem, if their shapes differ in another way."""

@@ -13,10 +13,12 @@ from blockmerge.recipes import Only, Reading, Selection
 __all__ = ["by_layer", "by_tensor", "ratios", "selects"]
 
 
-def ratios(values: Sequence[float], names: Sequence[str], by: Reading) -> list[float]:
-    """Model 2's share for each of the selected ``names``, which stand in module order."""
+def ratios(values: Sequence[float], names: Sequence[str], by: Reading, model: Sequence[str]) -> list[float]:
+    """The value for each of the selected ``names``; these and all names of the ``model`` stand in module order."""
     if by is Reading.LAYER:
-        return by_layer(values, [layer_of(name) for name in names])
+        first = next((k for k, name in enumerate(model) if layer_of(name) is not None), len(model))
+        before = set(model[:first])
+        return by_layer(values, [layer_of(name) for name in names], [name in before for name in names])
     return by_tensor(values, len(names))
 
 
@@ -37,21 +39,18 @@ def by_tensor(values: Sequence[float], count: int) -> list[float]:
     return found + [float(values[-1])] * (count - len(found))
 
 
-def by_layer(values: Sequence[float], layers: Sequence[int | None]) -> list[float]:
+def by_layer(values: Sequence[float], layers: Sequence[int | None], before: Sequence[bool]) -> list[float]:
     """mergekit's reading: the k-th of n layers stands at ``k / (n - 1)``, values are interpolated linearly.
 
-    ``layers`` gives each tensor's layer; those with none get the first value before the first layer, and the last
-    value after it (embeddings; final norm and head).
+    ``layers`` gives each tensor's layer; of those with none the ones that stand ``before`` the layers get the first
+    value (embeddings), the others the last (final norm, head).
     """
     present = sorted({layer for layer in layers if layer is not None})
     position = {layer: k / (len(present) - 1) if len(present) > 1 else 1.0 for k, layer in enumerate(present)}
-    found: list[float] = []
-    reached = 0.0
-    for layer in layers:
-        if layer is not None:
-            reached = 1.0
-        found.append(_interpolated(values, position[layer] if layer is not None else reached))
-    return found
+    places = [
+        float(not early) if layer is None else position[layer] for layer, early in zip(layers, before, strict=True)
+    ]
+    return [_interpolated(values, place) for place in places]
 
 
 def _interpolated(values: Sequence[float], position: float) -> float:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from blockmerge.architectures import Order, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError
-from blockmerge.planning.checks import explain_sizes, listed
+from blockmerge.planning.checks import blendable, explain_sizes, listed
 from blockmerge.planning.gradients import ratios, selected
+from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Arithmetic, OnMissing, Recipe
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["Pairing", "Step", "Target", "looks_equal", "pair", "shape_summary"]
+__all__ = ["Pairing", "Step", "Target", "pair", "shape_summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ def pair(recipe: Recipe, first: Source, second: Source) -> Pairing:
     return _Pairer(recipe, first, second).run()
 
 
+def _formats(base: TensorSpec, first: Source, partner: TensorSpec, second: Source) -> str:
+    found = f"{base.dtype} in {first.label}, {partner.dtype} in {second.label}"
+    return f"{base.name}: {found}; numbers of two kinds do not blend"
+
+
+class _ShapeError(MismatchError):
+    """One tensor has two shapes; :func:`shape_summary` draws many of these together."""
+
+
 class _Pairer:
     def __init__(self, recipe: Recipe, first: Source, second: Source) -> None:
         self.recipe, self.first, self.second = recipe, first, second
@@ -76,7 +86,9 @@ class _Pairer:
         if recipe.arithmetic is not Arithmetic.EXACT:
             self.vocabulary &= {"model.embed_tokens.weight", "lm_head.weight"}
         self.found = Pairing(order=self.orders[0].source)
-        self.ties = self._ties()
+        self.ties = Ties(first, self.orders[0])
+        self.other_ties = Ties(second, self.orders[1])
+        self.found.notes += [*self.ties.notes, *self.other_ties.notes]
 
     def run(self) -> Pairing:
         order = self.orders[0]
@@ -86,11 +98,11 @@ class _Pairer:
         positions = {name: k for k, name in enumerate(order.names)}
         untied: list[str] = []
         for name in order.names:
-            if name in self.ties:
+            if name in self.ties.names:
                 continue
-            aliases = [alias for alias, stored in self.ties.items() if stored == name]
+            aliases = self.ties.aliases(name)
             group = sorted([name, *aliases], key=positions.__getitem__)
-            if self._comes_apart(group):
+            if self._comes_apart(group, shares):
                 untied += aliases
                 self._add_each(group, name, shares, positions)
             else:
@@ -100,23 +112,6 @@ class _Pairer:
         self.found.untied = tuple(untied)
         self._sort(positions)
         return self.found
-
-    def _ties(self) -> dict[str, str]:
-        """Names of model 1 that share a stored tensor. Of two stored ones, equal values are one tensor, as on load."""
-        ties: dict[str, str] = {}
-        for alias, stored in self.orders[0].tied.items():
-            if alias not in self.first.specs:
-                ties[alias] = stored
-            elif looks_equal(self.first, alias, stored):
-                ties[alias] = stored
-                self.found.notes.append(
-                    f"{self.first.label} stores {alias} and {stored}, one tensor, twice; it is written once"
-                )
-            else:
-                self.found.notes.append(
-                    f"{alias} and {stored} differ in {self.first.label}, so they are not taken as tied"
-                )
-        return ties
 
     def _sort(self, positions: dict[str, int]) -> None:
         last = len(positions)
@@ -131,13 +126,15 @@ class _Pairer:
             covered = selected(curve.selection, names if self.recipe.overlapping else free)
             if not covered:
                 self._nothing_covered(curve.origin)
-            shares.append(dict(zip(covered, ratios(curve.values, covered, self.recipe.by), strict=True)))
+            shares.append(dict(zip(covered, ratios(curve.values, covered, self.recipe.by, names), strict=True)))
             taken = set(covered)
             free = [name for name in free if name not in taken]
             if len(curve.values) - 1 > len(covered) > 0 and self.recipe.by == "tensor":
                 self.found.warnings.append(
                     f"{curve.origin}: {len(curve.values)} values for {len(covered)} tensors; each gets the last value"
                 )
+        if not self.recipe.overlapping:  # then a name has one ratio at most, and tied names do not compound
+            shares = [{name: ratio for share in shares for name, ratio in share.items()}]
         return shares
 
     def _nothing_covered(self, origin: str) -> None:
@@ -149,13 +146,13 @@ class _Pairer:
 
     def _partner(self, name: str) -> TensorSpec | None:
         """Model 2's tensor under ``name``, through its ties if it does not store it."""
-        specs, order = self.second.specs, self.orders[1]
-        return specs.get(name) or specs.get(order.tied.get(name, ""))
+        return self.other_ties.spec(name)
 
-    def _comes_apart(self, group: Sequence[str]) -> bool:
-        """Whether model 1 ties what model 2 keeps apart; an exact merge then writes both."""
+    def _comes_apart(self, group: Sequence[str], shares: Sequence[dict[str, float]]) -> bool:
+        """Whether model 1 ties what model 2 keeps apart; an exact merge that blends it then writes both."""
         partners = {partner.name for name in group if (partner := self._partner(name))}
-        return len(partners) > 1 and self.recipe.arithmetic is Arithmetic.EXACT
+        blended = any(name in share for share in shares for name in group)
+        return blended and len(partners) > 1 and self.recipe.arithmetic is Arithmetic.EXACT
 
     def _add_each(
         self, group: Sequence[str], stored: str, shares: list[dict[str, float]], positions: dict[str, int]
@@ -170,8 +167,6 @@ class _Pairer:
     def _steps(self, group: Sequence[str], shares: list[dict[str, float]]) -> tuple[Step, ...]:
         """One step per curve that covers a name of ``group``; of several names the last one's ratio stands."""
         steps: list[Step] = []
-        if not self.recipe.overlapping:  # then a name has one ratio at most, and tied names do not compound
-            shares = [{name: ratio for share in shares for name, ratio in share.items()}]
         for share in shares:
             covering = [name for name in group if name in share]
             partner = self._partner(covering[-1]) if covering else None
@@ -183,18 +178,21 @@ class _Pairer:
         base = self.first.specs[stored]
         common: int | None = None
         for partner in dict.fromkeys(step.partner for step in steps):
+            if blendable(base.dtype) and not blendable(partner.dtype):
+                self.found.problems.append(MismatchError(_formats(base, self.first, partner, self.second)))
+                return
             if partner.shape == base.shape:
                 continue
             if self.vocabulary.isdisjoint(group) or partner.shape[1:] != base.shape[1:] or not base.shape:
                 self._shape_problem(base, partner)
                 return
-            common = min(base.shape[0], partner.shape[0])
+            common = min(common or base.shape[0], partner.shape[0])
             self._vocabulary_note(base, partner)
         self.found.targets.append(Target(name, base, position, steps, common))
 
     def _shape_problem(self, base: TensorSpec, partner: TensorSpec) -> None:
         self.found.problems.append(
-            MismatchError(
+            _ShapeError(
                 f"{base.name}: {list(base.shape)} in {self.first.label}, {list(partner.shape)} in {self.second.label}"
             )
         )
@@ -232,28 +230,9 @@ class _Pairer:
                 self.found.problems.append(MismatchError(f"{text}; --on-missing keep goes on without blending them"))
 
 
-_PROBES, _PROBE = 8, 4096
-
-
-def looks_equal(source: Source, one: str, other: str) -> bool:
-    """Whether two stored tensors hold the same bytes in a few places, from their first to their last."""
-    a, b = source.specs[one], source.specs[other]
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
-        return False
-    count = min(_PROBE // a.dtype.itemsize, a.elements)
-    step = (a.elements - count) // (_PROBES - 1)
-    for first in {k * step for k in range(_PROBES - 1)} | {a.elements - count}:
-        found = [bytearray(count * a.dtype.itemsize) for _ in range(2)]
-        for name, buffer in zip((one, other), found, strict=True):
-            source.read_into(name, first, count, memoryview(buffer))
-        if found[0] != found[1]:
-            return False
-    return True
-
-
 def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[BlockmergeError]:
     """The problems of ``pairing``, with many differing shapes drawn together and explained."""
-    shapes = [p for p in pairing.problems if isinstance(p, MismatchError) and "[" in str(p)]
+    shapes = [problem for problem in pairing.problems if isinstance(problem, _ShapeError)]
     if not shapes:
         yield from pairing.problems
     else:  # tensors that are missing besides have the same cause

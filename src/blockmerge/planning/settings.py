@@ -31,7 +31,7 @@ class Settings:
             covered = selected(curve.selection, free)
             if not covered:
                 self.empty.append(f"{curve.origin}: selects none of the tensors that are left")
-            laid |= zip(covered, ratios(curve.values, covered, self._recipe.by), strict=True)
+            laid |= zip(covered, ratios(curve.values, covered, self._recipe.by, self._names), strict=True)
             free = [name for name in free if name not in laid]
         return laid
 

@@ -85,7 +85,7 @@ def _curve(node: Node) -> Curve:
     pattern = None if "filter" not in fields or fields["filter"].plain() is None else fields["filter"].text()
     values = fields["gradient_values"].numbers() if "gradient_values" in fields else (0.0,)
     selection = _selection(flags.get("layer_only", False), flags.get("no_layers", False), pattern)
-    return Curve(values, selection, origin=f"{node.where}: {name}")
+    return Curve(values, selection, origin=f"{node.place}: {name}")
 
 
 def _selection(layer_only: bool, no_layers: bool, pattern: str | None) -> Selection:

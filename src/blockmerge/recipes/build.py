@@ -51,10 +51,12 @@ def gradient(
     selection = {
         "literal_layers": chosen is Arithmetic.ORIGINAL,
         "only": None if only is None else one_of(Only, only, "only"),
-        "filters": tuple(filters),
+        "filters": (filters,) if isinstance(filters, str) else tuple(filters),
         "layers": parse_layers(layers, "layers") if isinstance(layers, str) else layers,
     }
     named = values if isinstance(values, Mapping) else {"all": values}
+    if not named:
+        raise RecipeError("values: is empty; a gradient looks like [1.0, 0.5, 0.0]")
     curves = [
         Curve(
             _numbers(curve, f"values:{name}"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 
@@ -17,9 +17,11 @@ from blockmerge.errors import BlockmergeError, RecipeError, raise_all
 
 __all__ = ["Document", "Node"]
 
-MAX_BYTES = 4_000_000
+MAX_BYTES = 200_000
 MAX_NODES = 200_000
 T = TypeVar("T")
+_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, TypeError)
+"""What PyYAML raises over values that do not fit the tag they bear."""
 
 
 class Document:
@@ -69,6 +71,11 @@ class Node:
         self._document, self._node, self.path = document, node, path
 
     @property
+    def place(self) -> str:
+        """File and line without a folder, for what is published."""
+        return f"{Path(self._document.name).name}:{self._node.start_mark.line + 1}"
+
+    @property
     def where(self) -> str:
         """File, line and key, for errors."""
         line = self._node.start_mark.line + 1
@@ -92,8 +99,7 @@ class Node:
             self.problem("needs keys and values here")
             return {}
         found: dict[str, Node] = {}
-        for key_node, value in self._pairs():
-            key = str(key_node.value)
+        for key, value in self._pairs():
             node = Node(self._document, value, f"{self.path}.{key}".lstrip("."))
             if key in found:
                 node.problem("is given twice")
@@ -106,18 +112,26 @@ class Node:
             self.problem(f"{key} is missing")
         return found
 
-    def _pairs(self) -> list[tuple[Any, Any]]:
-        return self._node.value
+    def _pairs(self) -> list[tuple[str, yaml.Node]]:
+        """Keys as text, and values; a key that is no single value is a problem."""
+        pairs: list[tuple[str, yaml.Node]] = []
+        entries: list[tuple[yaml.Node, yaml.Node]] = self._node.value
+        for key, value in entries:
+            if isinstance(key, yaml.ScalarNode):
+                pairs.append((str(key.value), value))
+            else:
+                self.problem("has a key that is no single word")
+        return pairs
 
     def pairs(self) -> list[tuple[str, Node]]:
         """The entries of a mapping as they stand; empty for anything else."""
         if not isinstance(self._node, yaml.MappingNode):
             return []
-        return [(str(key.value), Node(self._document, value, str(key.value))) for key, value in self._pairs()]
+        return [(key, Node(self._document, value, key)) for key, value in self._pairs()]
 
     def keys(self) -> list[str]:
         """The keys of a mapping as written; empty for anything else."""
-        return [str(key.value) for key, _ in self._pairs()] if isinstance(self._node, yaml.MappingNode) else []
+        return [key for key, _ in self._pairs()] if isinstance(self._node, yaml.MappingNode) else []
 
     @property
     def is_mapping(self) -> bool:
@@ -137,7 +151,7 @@ class Node:
             return None
         try:
             value: object = yaml.SafeLoader("").construct_object(self._node, deep=True)  # pyright: ignore[reportUnknownMemberType]
-        except (yaml.YAMLError, ValueError) as error:
+        except _UNREADABLE as error:
             self.problem(f"cannot be understood: {_reason(error)}")
             return None
         if value is None or isinstance(value, str | int | float | bool):

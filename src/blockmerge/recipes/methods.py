@@ -104,11 +104,11 @@ def _settings(fields: Mapping[str, Node], method: Method) -> tuple[dict[str, Set
 def _setting(node: Node) -> Setting:
     """A number, a list, or one of these for each block."""
     if not node.is_mapping:
-        return (Curve(node.numbers(), Selection(), node.where),)
+        return (Curve(node.numbers(), Selection(), node.place),)
     found = node.fields(dict.fromkeys(_BLOCKS, False))
     ordered = sorted(found.items(), key=lambda item: item[0] == "all")
     return tuple(
-        Curve(value.numbers(), Selection(block=None if name == "all" else Block(name)), value.where)
+        Curve(value.numbers(), Selection(block=None if name == "all" else Block(name)), value.place)
         for name, value in ordered
     )
 

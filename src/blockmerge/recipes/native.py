@@ -22,6 +22,7 @@ from blockmerge.recipes.build import gradient
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.recipe import Arithmetic, OnMissing, Reading, Recipe
 
+SHARD_SIZE = 2_000_000_000
 __all__ = ["KEYS", "read", "to_dict", "to_yaml"]
 
 KEYS = {
@@ -97,6 +98,7 @@ def to_dict(recipe: Recipe, models: Sequence[str] | None = None) -> dict[str, An
         "dtype": recipe.dtype,
         "arithmetic": recipe.arithmetic.value if recipe.arithmetic is not Arithmetic.EXACT else None,
         "on_missing": recipe.on_missing.value if recipe.on_missing is not OnMissing.ERROR else None,
+        "max_shard_size": recipe.max_shard_size if recipe.max_shard_size != SHARD_SIZE else None,
     }
     return {key: value for key, value in entries.items() if value is not None}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from ast import literal_eval
 from collections.abc import Iterable
@@ -15,6 +14,8 @@ from blockmerge.errors import RecipeError
 __all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_size", "parse_values"]
 
 _MAX_VALUES = 100_000
+_LARGEST = 1e9
+"""No share makes sense beyond this, and differences of shares stay finite."""
 _PREFIXES = ("K", "M", "G", "T")
 _UNITS = {"": 1, "B": 1}
 _UNITS.update({f"{prefix}B": 1000**power for power, prefix in enumerate(_PREFIXES, start=1)})
@@ -32,7 +33,7 @@ def parse_list(text: str, where: str) -> tuple[float, ...]:
     """``[1.0, 0.5, 0.0]``, a Python list, as numbers; what the original script takes."""
     try:
         parsed = literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise RecipeError(f"{where}: {text[:60]!r} is no list of numbers; write it like '[1.0, 0.5, 0.0]'") from error
     return checked_values(parsed if isinstance(parsed, list | tuple) else [parsed], where)  # pyright: ignore[reportUnknownArgumentType]
 
@@ -41,8 +42,9 @@ def checked_values(values: Iterable[object], where: str) -> tuple[float, ...]:
     """``values`` as floats, at least one, all finite."""
     numbers: list[float] = []
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise RecipeError(f"{where}: {str(value)[:40]!r} is no finite number; a gradient looks like 1.0,0.5,0.0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+            shown = repr(value)[:40] if isinstance(value, str | float) else type(value).__name__
+            raise RecipeError(f"{where}: {shown} is no finite number; a gradient looks like 1.0,0.5,0.0")
         numbers.append(float(value))
     if not 0 < len(numbers) <= _MAX_VALUES:
         raise RecipeError(f"{where}: holds {len(numbers)} numbers; a gradient needs at least one, like 1.0,0.5,0.0")
@@ -60,7 +62,7 @@ def parse_size(text: str | int, where: str) -> int:
     """``2GB`` (decimal) or ``2000MiB`` (binary) or plain bytes, as bytes."""
     match = _SIZE.fullmatch(str(text))
     unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None or (size := int(float(match[1]) * unit)) < 1:
+    if match is None or unit is None or not (size := int(min(float(match[1]) * unit, 1e18))) >= 1:
         raise RecipeError(f"{where}: {str(text)[:40]!r} is no size; write it like 2GB, 500MB or 2000MiB")
     if isinstance(text, str) and not match[2] and size < 1000:
         raise RecipeError(f"{where}: {text!r} has no unit and would be bytes; write it like 2GB")

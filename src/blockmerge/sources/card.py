@@ -10,7 +10,7 @@ import yaml
 __all__ = ["read_card"]
 
 _CARRIED = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "base_model")
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 64_000
 
 
 def read_card(folder: Path | None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def read_card(folder: Path | None) -> dict[str, Any]:
         return {}
     try:
         loaded: Any = yaml.load(text[4:end], Loader=_NoAliases)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, TypeError, RecursionError):
         return {}
     if not isinstance(loaded, dict):
         return {}

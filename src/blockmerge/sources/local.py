@@ -13,7 +13,7 @@ from blockmerge.errors import FormatError, ModelError
 from blockmerge.formats.jsonfile import read_object
 from blockmerge.formats.safetensors import Header, read_header
 from blockmerge.sources.base import Fingerprint
-from blockmerge.sources.positional import PositionalFile, identity
+from blockmerge.sources.positional import PositionalFile, identity, raise_file_limit
 from blockmerge.tensors import TensorSpec
 
 __all__ = ["LocalSource", "weight_map"]
@@ -44,7 +44,18 @@ class LocalSource:
         self.label = label or folder.resolve().name
         if not folder.is_dir():
             raise ModelError(f"{folder}: there is no such folder")
-        self._shards = {path.name: _open_shard(path) for path in _weight_files(folder)}
+        raise_file_limit()
+        self._shards: dict[str, _Shard] = {}
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        folder = self.folder
+        for path in _weight_files(folder):
+            self._shards[path.name] = _open_shard(path)
         self._home = _homes(self._shards)
         if (index := folder / INDEX).is_file() and SINGLE not in self._shards:
             _check_index(index, self._shards)

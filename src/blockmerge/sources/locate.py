@@ -21,10 +21,14 @@ def locate(reference: str, *, quiet: bool = False) -> ModelLocation:
 
     Raises :class:`ModelError` if there is no such folder, or the Hub refuses or cannot be reached.
     """
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(reference).expanduser()
+        found, is_folder = folder.exists(), folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, unsearchable, NUL
+        raise ModelError(f"{reference}: is no usable path: {error}") from error
+    if is_folder:
         return ModelLocation(folder, folder.resolve().name)
-    if folder.exists():
+    if found:
         raise ModelError(f"{reference}: is a file; give the folder that holds config.json and the weights")
     if match := _HUB_ID.fullmatch(reference):
         from blockmerge.sources.hub import download

@@ -5,6 +5,7 @@ A mapped file that somebody truncates kills the process (SIGBUS); a positional r
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from blockmerge.errors import FormatError, ModelError
 
-__all__ = ["PositionalFile", "identity"]
+__all__ = ["PositionalFile", "identity", "raise_file_limit"]
 
 _HAS_PREADV = hasattr(os, "preadv")
 
@@ -30,6 +31,20 @@ def identity(path: Path) -> tuple[int, ...]:
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path}: is not a regular file")
     return status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: large models come in hundreds of shards."""
+    if os.name != "posix":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, 10240):  # macOS says that there is no limit, and then refuses to have none
+        if soft != wanted:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return
 
 
 class PositionalFile:
