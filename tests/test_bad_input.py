@@ -17,7 +17,7 @@ import blockmerge
 import models
 from blockmerge.cli import main
 from blockmerge.dtypes import BF16, F32, by_code
-from blockmerge.execution import Started, system, writer
+from blockmerge.execution import Publishing, Started, system, writer
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -399,3 +399,41 @@ def test_an_adapter_is_called_one(pair: tuple[Path, Path]) -> None:
     (pair[1] / "model.safetensors").unlink()
     (pair[1] / "adapter_config.json").write_text("{}")
     refused(gradient(*pair), 3, "is an adapter, not a model")
+
+
+def test_numbers_of_two_kinds_do_not_blend(pair: tuple[Path, Path]) -> None:
+    content = models.read(pair[1])
+    content[NAME] = (by_code("U16"), np.zeros((24, 16), np.uint16))  # type: ignore[assignment]
+    models.save(pair[1], content)
+    refused(gradient(*pair), 4, f"{NAME}: bfloat16 in first, uint16 in second")
+
+
+def test_a_folder_that_appears_at_out_meanwhile_is_left_alone(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    def appear(event: object) -> None:
+        if isinstance(event, Publishing):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "thesis.txt").touch()
+
+    with pytest.raises(blockmerge.OutputError, match="exists already"):
+        blockmerge.merge(blockmerge.gradient(*map(str, pair), values=0.5), tmp_path / "out", on_event=appear)
+    assert (tmp_path / "out" / "thesis.txt").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
+
+
+def test_where_names_cannot_be_exchanged_an_overwrite_still_leaves_one_model(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gradient(*pair).exit_code == 0
+    monkeypatch.setattr(system, "exchange", lambda one, other: False)
+    assert gradient(*pair, "--overwrite", values="0.1").exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
+
+
+def test_no_threads_at_all_is_an_error_not_a_hang(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(blockmerge.RecipeError, match="threads"):
+        blockmerge.merge(blockmerge.gradient(*map(str, pair), values=0.5), tmp_path / "out", threads=-1)
+
+
+@pytest.mark.parametrize("place", ["~nosuchuser/x", "x" * 300])
+def test_paths_that_are_none(pair: tuple[Path, Path], place: str) -> None:
+    refused(gradient(place, pair[1], out=pair[0].parent / "out"), 3, "path")

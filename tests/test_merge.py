@@ -269,3 +269,24 @@ def test_overwriting_replaces_a_model_whole(tmp_path: Path, pair: tuple[Path, Pa
     merge(*pair, out, values=[0.1], how={"overwrite": True})
     assert len(list(out.glob("*.safetensors"))) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
+
+
+def test_a_head_that_model_2_stores_twice_is_tied_all_the_same(tmp_path: Path) -> None:
+    first = models.save(tmp_path / "first", models.tensors(1, tied=True), tie_word_embeddings=True)
+    content = models.tensors(2, tied=True)
+    content["lm_head.weight"] = content["model.embed_tokens.weight"]
+    second = models.save(tmp_path / "second", content, tie_word_embeddings=True)
+    merge(first, second, tmp_path / "out", values=[0.5])
+    assert "lm_head.weight" not in models.read(tmp_path / "out")
+    differing = content["lm_head.weight"][1].copy()
+    differing[-1, -1] ^= 1  # one bit, at the very end
+    models.save(second, {**content, "lm_head.weight": (BF16, differing)}, tie_word_embeddings=True)
+    merge(first, second, tmp_path / "apart", values=[0.5])
+    assert "lm_head.weight" in models.read(tmp_path / "apart")
+
+
+def test_a_tie_that_no_curve_touches_stays_a_tie(tmp_path: Path) -> None:
+    first = models.save(tmp_path / "first", models.tensors(1, tied=True), tie_word_embeddings=True)
+    second = models.save(tmp_path / "second", models.tensors(2))
+    merge(first, second, tmp_path / "out", values={"attention": [0.5]})
+    assert "lm_head.weight" not in models.read(tmp_path / "out")

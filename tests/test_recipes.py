@@ -206,3 +206,21 @@ def test_front_matter_stays_plain_yaml() -> None:
         "models": ["A", "B"],
         "values": [1.0, 0.0],
     }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "!!int ''",
+        "!!bool x",
+        "!!timestamp x",
+        "1" + "0" * 400,
+        "{}",
+        "[1e308, -1e308]",
+        "{? [a, b] : 1}",
+        "1:1:1:1:1.5e9",
+    ],
+)
+def test_hostile_values_end_in_one_of_our_errors(tmp_path: Path, values: str) -> None:
+    with pytest.raises(BlockmergeError):
+        load_recipe(written(tmp_path, f"method: gradient\nmodels: [A, B]\nvalues: {values}\n"))
