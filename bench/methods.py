@@ -24,7 +24,7 @@ from run import HERE, Run, size_of
 
 ENTRY = "from blockmerge.cli import main; main()"
 MODELS = ("first", "second", "third")
-SETTINGS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}, "passthrough": {}}
+SETTINGS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}}
 MERGEKIT = {"passthrough", "geometric_median"}
 """Not measured there: copying, and what it does not have."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "OutputError",
     "Problems",
     "RecipeError",
+    "listed",
     "raise_all",
 ]
 
@@ -79,6 +80,12 @@ class Problems(BlockmergeError):  # noqa: N818 - it is several
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
         self.exit_code = self.problems[0].exit_code
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """The first few of ``names`` and how many more there are, for a message."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def raise_all(problems: Iterable[BlockmergeError]) -> None:

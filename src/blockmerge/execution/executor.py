@@ -103,7 +103,9 @@ class Executor:
                 index = step - number
                 if index >= len(rows):
                     continue
-                work = works.setdefault(index, RowWork(rows[index])) if number == 0 else works[index]
+                if number == 0:
+                    works[index] = RowWork(rows[index])
+                work = works[index]
                 if number < work.passes:
                     yield from (_Job(work, number, block) for block in range(work.blocks))
                 if number + 1 == passes:

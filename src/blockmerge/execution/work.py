@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, Measure, Run
+from blockmerge.methods.operations import GRANULE, Measure, Observe, Run
 from blockmerge.planning import Row
 
 __all__ = ["BLOCK", "RowWork", "Tile", "tiles"]
@@ -53,6 +53,7 @@ class RowWork:
         self.blocks = max(1, -(-row.nbytes // BLOCK))
         self.passes = 1 + max((len(piece.operation.measures) for piece in row.pieces), default=0)
         self.runs: list[Run] = []
+        self._observers: list[Observe | None] = []
         self._statistics: list[list[Array]] = [[] for _ in row.pieces]
         self._observed: list[dict[int, Array]] = [{} for _ in row.pieces]
         self._remaining = [self.blocks] * self.passes
@@ -71,8 +72,10 @@ class RowWork:
         return measures[number] if number < len(measures) else None
 
     def observe(self, measure: Measure, tile: Tile, operands: list[Array]) -> None:
-        """Let ``measure`` look at a granule, and keep what it found."""
-        found = measure.observe(operands, tile.first, self._statistics[tile.piece])
+        """Let ``measure``, that of the pass which runs, look at a granule, and keep what it found."""
+        observer = self._observers[tile.piece]
+        assert observer is not None
+        found = observer(operands, tile.first)
         with self._guard:
             observed = self._observed[tile.piece]
             if measure.stacked:
@@ -80,7 +83,7 @@ class RowWork:
             elif 0 in observed:
                 observed[0] += found
             else:
-                observed[0] = found.copy()
+                observed[0] = found
 
     def set_digest(self, block: int, digest: bytes) -> None:
         """Note the digest of a block's bytes."""
@@ -108,6 +111,12 @@ class RowWork:
             self.runs = [
                 piece.operation.bind([read.dtype for read in piece.reads], self.row.dtype, statistics)
                 for piece, statistics in zip(self.row.pieces, self._statistics, strict=True)
+            ]
+        else:
+            measures = [self.measure(number, piece) for piece in range(len(self.row.pieces))]
+            self._observers = [
+                measure.bind(statistics) if measure is not None else None
+                for measure, statistics in zip(measures, self._statistics, strict=True)
             ]
         self._started[number].set()
 

@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from blockmerge.errors import OutputError
+from blockmerge.errors import OutputError, listed
 from blockmerge.execution import system
 from blockmerge.planning import CopiedFile, Plan, Row
 
@@ -92,8 +92,7 @@ def _check_replaceable(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out}: holds something other than a model; --overwrite will not delete that")
     foreign = sorted(path.name for path in out.iterdir() if not _belongs_to_model(path))
     if foreign:
-        shown = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
-        raise OutputError(f"{out}: also holds {shown}, which --overwrite will not delete; move that away")
+        raise OutputError(f"{out}: also holds {listed(foreign, 4)}, which --overwrite will not delete; move that away")
 
 
 def _belongs_to_model(path: Path) -> bool:

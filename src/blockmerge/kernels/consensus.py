@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.sums import add_numbers
 
 __all__ = ["agreeing_sum", "mask_by"]
 
@@ -25,18 +26,12 @@ def agreeing_sum(deltas, weights, normalize, out):
         total[:] = zero
         weight[:] = zero
         for k in range(count):
-            _add(total, deltas[k, start : start + _STEP], weights[k])
+            add_numbers(total[: found.size], deltas[k, start : start + _STEP], weights[k])
         for k in range(count):
             _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], zero)
         if normalize:
             for i in range(found.size):
                 found[i] /= weight[i] if abs(weight[i]) > 1e-8 else one
-
-
-@numba.njit
-def _add(total, values, share):
-    for i in range(values.size):
-        total[i] += share * values[i]
 
 
 @numba.njit

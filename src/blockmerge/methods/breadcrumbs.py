@@ -25,18 +25,8 @@ _GAMMA = Parameter(
 
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
-    shares = tuple(Share(d, g) for d, g in zip(call.each("density"), call.each("gamma"), strict=True))
-    if join == "sum" and call.flag("normalize"):
-        call.total("weight")
-    return TaskVectors(
-        weights=call.each("weight"),
-        shares=shares,
-        thin="magnitude" if any(share.density < 1 or share.gamma > 0 for share in shares) else "none",
-        join=join,
-        normalize=call.flag("normalize"),
-        scale=call.number("lambda"),
-        key=call.key,
-    )
+    shares = [Share(d, g) for d, g in zip(call.each("density"), call.each("gamma"), strict=True)]
+    return TaskVectors.of(call, shares, thin="magnitude", join=join)
 
 
 _PARAMETERS = (WEIGHT, DENSITY, _GAMMA, LAMBDA, NORMALIZE)

@@ -16,18 +16,8 @@ __all__ = ["METHODS"]
 
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
-    if join == "sum" and call.flag("normalize"):
-        call.total("weight")
-    return TaskVectors(
-        weights=call.each("weight"),
-        shares=tuple(Share(density) for density in call.each("density")),
-        thin="chance" if min(call.each("density")) < 1 else "none",
-        join=join,
-        normalize=call.flag("normalize"),
-        rescale=call.flag("rescale"),
-        scale=call.number("lambda"),
-        key=call.key,
-    )
+    shares = [Share(density) for density in call.each("density")]
+    return TaskVectors.of(call, shares, thin="chance", join=join, rescale=call.flag("rescale"))
 
 
 _PARAMETERS = (

@@ -34,17 +34,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A method's settings for one tensor: ``models`` counts those besides the base; ``values`` are the global ones.
+    """A method's settings for one tensor: ``values`` are the global ones, ``per_model`` those of all but the base.
 
     ``key`` seeds random choices: it follows from the recipe's seed and the tensor's name.
     """
 
-    models: int
     has_base: bool
     values: Mapping[str, float | str | bool]
     per_model: Mapping[str, tuple[float, ...]]
     key: int = 0
-    row_length: int = 1
 
     def number(self, name: str) -> float:
         """A global number."""
@@ -60,6 +58,11 @@ class Call:
         if abs(found) < 1e-9:
             raise RecipeError(f"{name}: the values of the models sum to zero, and cannot be normalised")
         return found
+
+    def weights(self, *, normalize: bool) -> tuple[float, ...]:
+        """The weight of each model, divided by their sum if that is asked."""
+        weights = self.each("weight")
+        return tuple(weight / self.total("weight") for weight in weights) if normalize else weights
 
     def each(self, name: str) -> tuple[float, ...]:
         """A number for each model."""

@@ -10,9 +10,7 @@ __all__ = ["METHOD"]
 
 
 def _build(call: Call) -> Operation:
-    weights = call.each("weight")
-    total = call.total("weight") if call.flag("normalize") else 1.0
-    return WeightedSum(tuple(weight / total for weight in weights))
+    return WeightedSum(call.weights(normalize=call.flag("normalize")))
 
 
 METHOD = Method(

@@ -13,9 +13,7 @@ __all__ = ["METHOD"]
 
 
 def _build(call: Call) -> Operation:
-    weights = call.each("weight")
-    if call.flag("normalize_weights"):
-        weights = tuple(weight / call.total("weight") for weight in weights)
+    weights = call.weights(normalize=call.flag("normalize_weights"))
     return SpanSum("multislerp", weights, partial(span.tangent_mean, weights=weights), base=call.has_base)
 
 

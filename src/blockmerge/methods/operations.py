@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 
-__all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Operation", "Original", "Run"]
+__all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Observe", "Operation", "Original", "Run", "precision_of"]
 
 Array = NDArray[Any]
 GRANULE = 1 << 18
@@ -26,17 +26,22 @@ Run = Callable[[Sequence[Array], Array, int], bool]
 at which both start. Says whether a value was not finite."""
 
 
+Observe = Callable[[Sequence[Array], int], Array]
+"""Looks at one granule: takes an array of encoded elements per operand, and the element at which they start. What it
+gives is a new array."""
+
+
 class Measure(Protocol):
     """A pass over the operands before the one that computes, for what has to be known of the whole tensor.
 
-    Its statistic has one more dimension than what :meth:`observe` gives: if ``stacked``, one entry for each granule, in
+    Its statistic has one more dimension than what an observer gives: if ``stacked``, one entry for each granule, in
     their order; else one entry, the sum over granules (of whole numbers only: their sum does not depend on the order).
     """
 
     stacked: ClassVar[bool]
 
-    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Array:
-        """Look at one granule, which starts at element ``first``. ``statistics`` are those of earlier passes."""
+    def bind(self, statistics: Sequence[Array]) -> Observe:
+        """The function that looks at one granule, given what earlier passes measured."""
         ...
 
 
@@ -60,6 +65,11 @@ class Operation(ABC):
     @abstractmethod
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """The function for operands and a result of these formats, given what was measured. Imports the kernels."""
+
+
+def precision_of(dtypes: Sequence[DType], out: DType) -> Any:
+    """The numpy type to compute in: float32, or float64 for float32 results and float64 inputs."""
+    return np.float64 if out == F32 or F64 in dtypes else np.float32
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Lerp(Operation):
         """In float32 where that holds everything, else in float64."""
         from blockmerge import kernels
 
-        precision = np.float64 if out == F32 or F64 in dtypes else np.float32
+        precision = precision_of(dtypes, out)
         w, v = precision(self.ratio), precision(1.0 - self.ratio)
         return lambda operands, result, _: kernels.lerp(operands[0], operands[1], result, w, v)
 

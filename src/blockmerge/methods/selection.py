@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import Array
+from blockmerge.methods.operations import Array, Observe
 from blockmerge.methods.scratch import scratch
 
 __all__ = ["Bounds", "Coarse", "Fine", "Share", "Ties", "bounds_of", "deltas", "quotas"]
@@ -58,16 +58,20 @@ class Coarse:
 
     stacked: ClassVar[bool] = False
 
-    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Counts:
+    def bind(self, statistics: Sequence[Array]) -> Observe:
         """Counts of one granule, (models, buckets)."""
         from blockmerge.kernels import select
 
-        del first, statistics
-        found = deltas(operands)
-        counts = np.zeros((len(found), select.COARSE), np.int64)
-        for delta, count in zip(found, counts, strict=True):
-            select.coarse_histogram(delta, count)
-        return counts
+        del statistics
+
+        def observe(operands: Sequence[Array], _first: int) -> Counts:
+            found = deltas(operands)
+            counts = np.zeros((len(found), select.COARSE), np.int64)
+            for delta, count in zip(found, counts, strict=True):
+                select.coarse_histogram(delta, count)
+            return counts
+
+        return observe
 
 
 def _boundaries(coarse: Counts, shares: Sequence[Share]) -> list[list[tuple[int, int, int]]]:
@@ -89,17 +93,21 @@ class Fine:
     shares: tuple[Share, ...]
     stacked: ClassVar[bool] = False
 
-    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Counts:
+    def bind(self, statistics: Sequence[Array]) -> Observe:
         """Counts of one granule, (models, 2, magnitudes in the bucket)."""
         from blockmerge.kernels import select
 
-        del first
-        found = deltas(operands)
-        counts = np.zeros((len(found), 2, select.FINE), np.int64)
-        for delta, count, ends in zip(found, counts, _boundaries(statistics[0][0], self.shares), strict=True):
-            for side, (bucket, _, _) in enumerate(ends):
-                select.fine_histogram(delta, np.uint32(bucket), count[side])
-        return counts
+        boundaries = _boundaries(statistics[0][0], self.shares)
+
+        def observe(operands: Sequence[Array], _first: int) -> Counts:
+            found = deltas(operands)
+            counts = np.zeros((len(found), 2, select.FINE), np.int64)
+            for delta, count, ends in zip(found, counts, boundaries, strict=True):
+                for side, (bucket, _, _) in enumerate(ends):
+                    select.fine_histogram(delta, np.uint32(bucket), count[side])
+            return counts
+
+        return observe
 
 
 def bounds_of(coarse: Counts, fine: Counts, shares: Sequence[Share]) -> list[Bounds]:
@@ -132,17 +140,21 @@ class Ties:
     shares: tuple[Share, ...]
     stacked: ClassVar[bool] = True
 
-    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Counts:
+    def bind(self, statistics: Sequence[Array]) -> Observe:
         """Counts of one granule, (models, 2), behind them its first element."""
         from blockmerge.kernels import select
 
-        found = deltas(operands)
-        counts = np.zeros((len(found) + 1, 2), np.int64)
-        counts[-1] = first
         all_bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
-        for delta, count, bounds in zip(found, counts, all_bounds, strict=False):
-            count[:] = [select.count_equal(delta, np.uint32(bits)) for bits in (bounds.low, bounds.high)]
-        return counts
+
+        def observe(operands: Sequence[Array], first: int) -> Counts:
+            found = deltas(operands)
+            counts = np.zeros((len(found) + 1, 2), np.int64)
+            counts[-1] = first
+            for delta, count, bounds in zip(found, counts[:-1], all_bounds, strict=True):
+                count[:] = [select.count_equal(delta, np.uint32(bits)) for bits in (bounds.low, bounds.high)]
+            return counts
+
+        return observe
 
 
 def quotas(ties: Counts, bounds: Sequence[Bounds]) -> dict[int, Counts]:

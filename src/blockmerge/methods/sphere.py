@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
-from blockmerge.methods.operations import Array, Operation, Run
+from blockmerge.methods.operations import Array, Observe, Operation, Run
 from blockmerge.methods.scratch import chunks, scratch
 
 __all__ = ["Gram", "Shares", "SpanSum"]
@@ -32,18 +32,22 @@ class Gram:
     base: bool
     stacked: ClassVar[bool] = True
 
-    def observe(self, operands: Sequence[Array], first: int, statistics: Sequence[Array]) -> Floats:
-        """The Gram matrix of one tile."""
+    def bind(self, statistics: Sequence[Array]) -> Observe:
+        """The Gram matrix of one granule."""
         from blockmerge.kernels import dots
 
-        del first, statistics
-        count = len(operands) - self.base
-        total = np.zeros((count, count))
-        product = np.empty((count, count))
-        for part in chunks(operands[0].size, _CHUNK):
-            dots.gram(_decoded(operands, part, base=self.base), product)
-            total += product
-        return total
+        del statistics
+
+        def observe(operands: Sequence[Array], _first: int) -> Floats:
+            count = len(operands) - self.base
+            total = np.zeros((count, count))
+            product = np.empty((count, count))
+            for part in chunks(operands[0].size, _CHUNK):
+                dots.gram(_decoded(operands, part, base=self.base), product)
+                total += product
+            return total
+
+        return observe
 
 
 _CHUNK = 1 << 12

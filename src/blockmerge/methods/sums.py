@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from blockmerge.dtypes import F32, F64, DType
-from blockmerge.methods.operations import Array, Operation, Run
+from blockmerge.dtypes import DType
+from blockmerge.methods.operations import Array, Operation, Run, precision_of
 from blockmerge.methods.scratch import chunks, scratch
 
 __all__ = ["WeightedSum"]
@@ -33,7 +31,7 @@ class WeightedSum(Operation):
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Accumulate operand by operand, chunk by chunk."""
         del statistics
-        precision = np.float64 if out == F32 or F64 in dtypes else np.float32
+        precision = precision_of(dtypes, out)
         shares = [precision(share) for share in self.shares]
         return _with_base(shares, precision) if self.base else _plain(shares, precision)
 

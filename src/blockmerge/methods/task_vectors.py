@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.dtypes import F32, F64, DType
-from blockmerge.methods.operations import Array, Measure, Operation, Run
+from blockmerge.dtypes import DType
+from blockmerge.methods.declaration import Call
+from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
 from blockmerge.methods.scratch import scratch
 from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
 
@@ -44,6 +45,31 @@ class TaskVectors(Operation):
     scale: float = 1.0
     key: int = 0
 
+    @classmethod
+    def of(
+        cls,
+        call: Call,
+        shares: Sequence[Share],
+        *,
+        thin: Literal["magnitude", "chance"],
+        join: Literal["sum", "sign"],
+        rescale: bool = False,
+    ) -> TaskVectors:
+        """The operation of a method with the usual parameters; where all of a vector is kept, nothing is thinned."""
+        if join == "sum" and call.flag("normalize"):
+            call.total("weight")
+        whole = all(share.density >= 1 and share.gamma <= 0 for share in shares)
+        return cls(
+            weights=call.each("weight"),
+            shares=tuple(shares),
+            thin="none" if whole else thin,
+            join=join,
+            normalize=call.flag("normalize"),
+            rescale=rescale,
+            scale=call.number("lambda"),
+            key=call.key,
+        )
+
     @property
     def measures(self) -> Sequence[Measure]:
         """Three passes find the magnitudes to keep; chance needs none."""
@@ -67,7 +93,8 @@ class TaskVectors(Operation):
         """Thin and join tile by tile."""
         from blockmerge.kernels import sums
 
-        precision: Any = np.float64 if out == F32 or F64 in dtypes else np.float32
+        precision = precision_of(dtypes, out)
+        factors = self._factors(precision)
         thin = self._thinning(statistics)
         divisor = sum(self.weights) if self.normalize and self.join == "sum" else 1.0
         scale = precision(self.scale / divisor)
@@ -78,7 +105,7 @@ class TaskVectors(Operation):
             for number, delta in enumerate(kept):
                 thin(delta, number, first)
             joined = scratch("joined", (result.size,), precision)
-            self._joined(_widened(kept, operands, self._factors(precision)), weights, joined)
+            self._joined(_widened(kept, operands, factors), weights, joined)
             total = scratch("total", (result.size,), precision)
             sums.numbers(operands[0], total)
             sums.add_numbers(total, joined, scale)

@@ -14,15 +14,7 @@ DENSITY = Parameter("density", "Part of a task vector that is kept.", default=1.
 
 
 def _build(call: Call) -> Operation:
-    return TaskVectors(
-        weights=call.each("weight"),
-        shares=tuple(Share(density) for density in call.each("density")),
-        thin="magnitude" if min(call.each("density")) < 1 else "none",
-        join="sign",
-        normalize=call.flag("normalize"),
-        scale=call.number("lambda"),
-        key=call.key,
-    )
+    return TaskVectors.of(call, [Share(density) for density in call.each("density")], thin="magnitude", join="sign")
 
 
 METHOD = Method(

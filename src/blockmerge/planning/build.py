@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from blockmerge import dtypes
-from blockmerge.architectures import block_of, layer_of
 from blockmerge.dtypes import F16, DType
-from blockmerge.errors import BlockmergeError, RecipeError, raise_all
+from blockmerge.errors import BlockmergeError, RecipeError, listed, raise_all
 from blockmerge.methods import Copy, Lerp, Operation, Original
 from blockmerge.planning import checks
-from blockmerge.planning.combine import Worked, combine, output_dtype
+from blockmerge.planning.combine import combine
 from blockmerge.planning.layout import lay_out
 from blockmerge.planning.pairing import Step, Target, pair, shape_summary
-from blockmerge.planning.plan import CopiedFile, InputModel, Piece, Plan, Read, Row
+from blockmerge.planning.plan import CopiedFile, InputModel, Plan, Read, Row
+from blockmerge.planning.rows import Worked, make_row, output_dtype, pieces_of
 from blockmerge.recipes import Arithmetic, Recipe
 from blockmerge.sources import Source
 
@@ -66,7 +66,7 @@ def _gradient(recipe: Recipe, sources: Sequence[Source]) -> Worked:
     raise_all(shape_summary(pairing, first, second))
     make = _Rows(recipe, (first, second))
     rows = [make.row(target) for target in pairing.targets]
-    return Worked(rows, pairing.order, pairing.warnings, pairing.notes, untied=bool(pairing.untied))
+    return Worked(rows, pairing.order, pairing.warnings, pairing.notes, untied=pairing.untied)
 
 
 def _main_dtype(source: Source) -> DType:
@@ -91,30 +91,14 @@ class _Rows:
 
     def row(self, target: Target) -> Row:
         """The row of one target, without its place in a shard."""
-        dtype = output_dtype(self.recipe, target.base.dtype)
-        return Row(
-            name=target.name,
-            dtype=dtype,
-            shape=target.base.shape,
-            pieces=tuple(self._pieces(target, dtype)),
-            ratio=target.ratio,
-            position=target.position,
-            layer=layer_of(target.name),
-            block=block_of(target.name),
-        )
-
-    def _pieces(self, target: Target, dtype: DType) -> list[Piece]:
-        base = Read(0, target.base.name, target.base.dtype)
-        total = target.base.elements
-        if not target.steps or not checks.blendable(target.base.dtype):
-            kept = self._kept() if checks.blendable(target.base.dtype) else Copy()
-            return [Piece(0, total, (base,), kept)] if total else []
-        blended = total if target.common is None else target.common * (total // max(target.base.shape[0], 1))
-        reads, operation = self._blend(base, target.steps)
-        pieces = [Piece(0, blended, reads, operation)] if blended else []
-        if blended < total:
-            pieces.append(Piece(blended, total - blended, (base,), self._kept()))
-        return pieces
+        spec = target.base
+        base = Read(0, spec.name, spec.dtype)
+        kept = self._kept() if checks.blendable(spec.dtype) else Copy()
+        if target.ratio is None or not checks.blendable(spec.dtype):
+            pieces = pieces_of(spec, None, (base,), kept, kept)
+        else:
+            pieces = pieces_of(spec, target.common, *self._blend(base, target.steps, target.ratio), kept)
+        return make_row(self.recipe, spec, pieces, name=target.name, position=target.position, ratio=target.ratio)
 
     def _kept(self) -> Operation:
         """What happens to elements that are model 1's alone; the original halves them like all others."""
@@ -122,7 +106,7 @@ class _Rows:
             return Copy()
         return Original(steps=(), load=self.load, work=self.load)
 
-    def _blend(self, base: Read, steps: Sequence[Step]) -> tuple[tuple[Read, ...], Operation]:
+    def _blend(self, base: Read, steps: Sequence[Step], ratio: float) -> tuple[tuple[Read, ...], Operation]:
         partners = list(dict.fromkeys(step.partner for step in steps))
         others = tuple(Read(1, partner.name, partner.dtype) for partner in partners)
         if self.recipe.arithmetic is not Arithmetic.EXACT:
@@ -132,22 +116,11 @@ class _Rows:
                 load=self.load,
                 work=(F16, F16) if halves else self.load,
             )
-        (ratio,) = {_compound(steps)}
         if ratio == 0.0:
             return (base,), Copy()
         if ratio == 1.0:
             return others, Copy()
         return (base, *others), Lerp(ratio)
-
-
-def _compound(steps: Sequence[Step]) -> float:
-    """The ratio that one blend needs to do what ``steps`` do in turn."""
-    if len(steps) == 1:
-        return steps[0].ratio
-    kept = 1.0
-    for step in steps:
-        kept *= 1.0 - step.ratio
-    return 1.0 - kept
 
 
 def _load_dtype(source: Source) -> DType:
@@ -197,7 +170,7 @@ def _files(source: Source) -> tuple[list[CopiedFile], list[str]]:
         if path.is_file()
     )
     code = sorted(path.name for path in folder.glob("*.py"))
-    notes = [f"not copied, because it is code: {checks.listed(code)}"] if code else []
+    notes = [f"not copied, because it is code: {listed(code)}"] if code else []
     if "auto_map" in source.config:
         notes.append(
             f"{source.label} runs code of its own (auto_map in config.json); copy that yourself if you trust it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, MismatchError, ModelError
 from blockmerge.sources import Source
 
-__all__ = ["architecture", "differences", "explain_sizes", "incompatible", "listed", "unusable"]
+__all__ = ["architecture", "differences", "explain_sizes", "incompatible", "unusable"]
 
 _QUANTISED_SUFFIXES: Final = (
     ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales",
@@ -140,12 +140,6 @@ def _inline_template(folder: Path) -> object:
         return read_object(path).get("chat_template") if path.is_file() else None
     except ModelError:
         return None
-
-
-def listed(names: Iterable[str], most: int = 6) -> str:
-    """The first few of ``names`` and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def blendable(dtype: dtypes.DType) -> bool:

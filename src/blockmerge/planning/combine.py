@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from blockmerge import dtypes
-from blockmerge.architectures import Order, block_of, layer_of, module_order, vocabulary_tensors
-from blockmerge.dtypes import F16, DType
-from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, raise_all
+from blockmerge.architectures import Order, module_order, vocabulary_tensors
+from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed, raise_all
 from blockmerge.methods import METHODS, Copy, Method
-from blockmerge.planning.checks import blendable, explain_sizes, listed
-from blockmerge.planning.plan import Piece, Read, Row
+from blockmerge.planning.checks import blendable, explain_sizes
+from blockmerge.planning.plan import Piece, Read
+from blockmerge.planning.rows import Worked, make_row, pieces_of
 from blockmerge.planning.settings import Settings
 from blockmerge.planning.ties import Ties
-from blockmerge.recipes import Arithmetic, OnMissing, Recipe
+from blockmerge.recipes import OnMissing, Recipe
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["Worked", "combine", "output_dtype"]
-
-
-@dataclass
-class Worked:
-    """Rows without their places, and what is to be said about them."""
-
-    rows: list[Row]
-    order: str
-    warnings: list[str] = field(default_factory=list[str])
-    notes: list[str] = field(default_factory=list[str])
-    untied: bool = False
-
-
-def output_dtype(recipe: Recipe, stored: DType) -> DType:
-    """What a tensor that is ``stored`` so in the first model becomes: float64 is never written, integers stay."""
-    if not blendable(stored):
-        return stored
-    if recipe.arithmetic is not Arithmetic.EXACT:
-        return F16
-    chosen = dtypes.by_name(recipe.dtype or "") or stored
-    return dtypes.F32 if chosen == dtypes.F64 else chosen
+__all__ = ["combine"]
 
 
 def combine(recipe: Recipe, sources: Sequence[Source]) -> Worked:
@@ -96,7 +73,7 @@ class _Combiner:
 
     def _add(self, name: str, position: int) -> None:
         base = self.sources[0].specs[name]
-        partners = [self._partner(number, name) for number in range(1, len(self.sources))]
+        partners = [ties.spec(name) for ties in self.ties[1:]]
         lacking = [number for number, partner in enumerate(partners, start=1) if partner is None]
         for number in lacking:
             self.missing.setdefault(number, []).append(name)
@@ -113,15 +90,13 @@ class _Combiner:
         if rows is not None:
             self._add_row(operands, position, rows)
 
-    def _partner(self, number: int, name: str) -> TensorSpec | None:
-        return self.ties[number].spec(name)
-
     def _common_rows(self, name: str, operands: Sequence[TensorSpec]) -> int | None:
         """The leading rows that all operands have; None, and a problem, if their shapes differ in another way."""
         base = operands[0]
+        whole = base.shape[0] if base.shape else 1
         differing = [k for k, spec in enumerate(operands) if spec.shape != base.shape]
         if not differing:
-            return base.shape[0] if base.shape else 1
+            return whole
         other = operands[differing[0]]
         if name not in self.vocabulary or any(spec.shape[1:] != base.shape[1:] for spec in operands):
             first, second = self.sources[0], self.sources[differing[0]]
@@ -143,27 +118,20 @@ class _Combiner:
     def _add_row(self, operands: Sequence[TensorSpec], position: int, common: int) -> None:
         base = operands[0]
         key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{base.name}".encode()).digest()[:8], "little")
-        row_length = base.shape[-1] if base.shape else 1
         try:
-            operation = self.method.build(self.settings.call(base.name, key=key, row_length=row_length))
+            operation = self.method.build(self.settings.call(base.name, key=key))
         except RecipeError as error:
             self.refused.setdefault(str(error), []).append(base.name)
             return
         reads = tuple(Read(number, spec.name, spec.dtype) for number, spec in enumerate(operands))
-        whole = base.elements
-        merged = whole if not base.shape else whole // max(base.shape[0], 1) * common
-        pieces = [Piece(0, merged, reads, operation)] if merged else []
-        if merged < whole:
-            pieces.append(Piece(merged, whole - merged, reads[:1], Copy()))
-        self._append(base, pieces, position)
+        self._append(base, pieces_of(base, common, reads, operation, Copy()), position)
 
     def _add_copy(self, base: TensorSpec, position: int | None) -> None:
-        piece = Piece(0, base.elements, (Read(0, base.name, base.dtype),), Copy())
-        self._append(base, [piece] if base.elements else [], position)
+        reads = (Read(0, base.name, base.dtype),)
+        self._append(base, pieces_of(base, None, reads, Copy(), Copy()), position)
 
     def _append(self, base: TensorSpec, pieces: Sequence[Piece], position: int | None) -> None:
-        dtype, layer, block = output_dtype(self.recipe, base.dtype), layer_of(base.name), block_of(base.name)
-        self.worked.rows.append(Row(base.name, dtype, base.shape, tuple(pieces), None, position, layer, block))
+        self.worked.rows.append(make_row(self.recipe, base, pieces, position=position))
 
     def _tell_missing(self) -> None:
         """Tensors that some model lacks: kept as the first model has them, if the recipe says so."""

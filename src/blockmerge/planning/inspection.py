@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockmerge.architectures import Block, block_of, layer_of, module_order, vocabulary_tensors
+from blockmerge.errors import listed
 from blockmerge.planning import checks
 from blockmerge.planning.explain import inspection_text
 from blockmerge.sources import Source
@@ -105,7 +106,7 @@ def _odd(source: Source, vocabulary: Mapping[str, int], ignored: tuple[str, ...]
         if isinstance(claimed, int) and claimed != rows:
             yield f"{name} has {rows} rows, config.json says vocab_size {claimed}"
     if ignored:
-        yield f"transformers ignores on load: {checks.listed(ignored)}"
+        yield f"transformers ignores on load: {listed(ignored)}"
     dtypes = {spec.dtype for spec in source.specs.values() if spec.dtype.floating}
     if len(dtypes) > 1:
         yield "several dtypes: " + ", ".join(sorted(dtype.name for dtype in dtypes))

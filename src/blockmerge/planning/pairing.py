@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from blockmerge.architectures import Order, module_order, vocabulary_tensors
-from blockmerge.errors import BlockmergeError, MismatchError, RecipeError
-from blockmerge.planning.checks import blendable, explain_sizes, listed
+from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed
+from blockmerge.planning.checks import blendable, explain_sizes
 from blockmerge.planning.gradients import ratios, selected
 from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Arithmetic, OnMissing, Recipe
@@ -58,7 +58,7 @@ class Pairing:
     notes: list[str] = field(default_factory=list[str])
     warnings: list[str] = field(default_factory=list[str])
     order: str = "table"
-    untied: tuple[str, ...] = ()
+    untied: bool = False
 
 
 def pair(recipe: Recipe, first: Source, second: Source) -> Pairing:
@@ -96,20 +96,17 @@ class _Pairer:
         shares = self._shares()
         self._check_missing(shares)
         positions = {name: k for k, name in enumerate(order.names)}
-        untied: list[str] = []
         for name in order.names:
             if name in self.ties.names:
                 continue
-            aliases = self.ties.aliases(name)
-            group = sorted([name, *aliases], key=positions.__getitem__)
+            group = sorted([name, *self.ties.aliases(name)], key=positions.__getitem__)
             if self._comes_apart(group, shares):
-                untied += aliases
+                self.found.untied = True
                 self._add_each(group, name, shares, positions)
             else:
                 self._add(name, name, self._steps(group, shares), positions[name], group)
         if self.recipe.arithmetic is Arithmetic.EXACT:  # the original never sees what loading drops
             self.found.targets += [Target(name, self.first.specs[name]) for name in order.ignored]
-        self.found.untied = tuple(untied)
         self._sort(positions)
         return self.found
 
@@ -144,13 +141,9 @@ class _Pairer:
         else:  # the original goes on in silence
             self.found.warnings.append(message)
 
-    def _partner(self, name: str) -> TensorSpec | None:
-        """Model 2's tensor under ``name``, through its ties if it does not store it."""
-        return self.other_ties.spec(name)
-
     def _comes_apart(self, group: Sequence[str], shares: Sequence[dict[str, float]]) -> bool:
         """Whether model 1 ties what model 2 keeps apart; an exact merge that blends it then writes both."""
-        partners = {partner.name for name in group if (partner := self._partner(name))}
+        partners = {partner.name for name in group if (partner := self.other_ties.spec(name))}
         blended = any(name in share for share in shares for name in group)
         return blended and len(partners) > 1 and self.recipe.arithmetic is Arithmetic.EXACT
 
@@ -169,7 +162,7 @@ class _Pairer:
         steps: list[Step] = []
         for share in shares:
             covering = [name for name in group if name in share]
-            partner = self._partner(covering[-1]) if covering else None
+            partner = self.other_ties.spec(covering[-1]) if covering else None
             if partner is not None:
                 steps.append(Step(share[covering[-1]], partner))
         return tuple(steps)
@@ -210,7 +203,7 @@ class _Pairer:
 
     def _check_missing(self, shares: list[dict[str, float]]) -> None:
         covered = {name for share in shares for name in share}
-        only_first = [name for name in self.orders[0].names if self._partner(name) is None]
+        only_first = [name for name in self.orders[0].names if self.other_ties.spec(name) is None]
         needed = [name for name in only_first if name in covered]
         known = set(self.orders[0].names) | set(self.orders[0].ignored) | set(self.orders[1].ignored)
         only_second = [name for name in self.second.specs if name not in known]

@@ -19,8 +19,7 @@ class Settings:
         self._recipe, self._method, self._names = recipe, method, names
         self.empty: list[str] = []
         """Where a selection covers no tensor."""
-        shared = {name: self._laid(setting) for name, setting in recipe.settings.items()}
-        self._shared = shared
+        self._shared = {name: self._laid(setting) for name, setting in recipe.settings.items()}
         self._own = [{name: self._laid(setting) for name, setting in own.items()} for own in recipe.model_settings]
 
     def _laid(self, setting: Setting) -> dict[str, float]:
@@ -35,7 +34,7 @@ class Settings:
             free = [name for name in free if name not in laid]
         return laid
 
-    def call(self, name: str, *, key: int, row_length: int) -> Call:
+    def call(self, name: str, *, key: int) -> Call:
         """The settings of tensor ``name``: of the model, else of the recipe, else the default.
 
         Raises :class:`RecipeError` if a parameter has none of these, or a value outside its bounds.
@@ -53,12 +52,10 @@ class Settings:
             else:
                 values[parameter.name] = self._number(parameter, name, (self._shared,))
         return Call(
-            models=len(self._own),
             has_base=recipe.base is not None,
             values=values,
             per_model=per_model,
             key=key,
-            row_length=row_length,
         )
 
     def _number(self, parameter: Parameter, name: str, levels: Sequence[Mapping[str, Mapping[str, float]]]) -> float:

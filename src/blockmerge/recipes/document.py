@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,7 +100,7 @@ class Node:
             self.problem("needs keys and values here")
             return {}
         found: dict[str, Node] = {}
-        for key, value in self._pairs():
+        for key, value in self._pairs:
             node = Node(self._document, value, f"{self.path}.{key}".lstrip("."))
             if key in found:
                 node.problem("is given twice")
@@ -112,6 +113,7 @@ class Node:
             self.problem(f"{key} is missing")
         return found
 
+    @cached_property
     def _pairs(self) -> list[tuple[str, yaml.Node]]:
         """Keys as text, and values; a key that is no single value is a problem."""
         pairs: list[tuple[str, yaml.Node]] = []
@@ -127,11 +129,11 @@ class Node:
         """The entries of a mapping as they stand; empty for anything else."""
         if not isinstance(self._node, yaml.MappingNode):
             return []
-        return [(key, Node(self._document, value, key)) for key, value in self._pairs()]
+        return [(key, Node(self._document, value, key)) for key, value in self._pairs]
 
     def keys(self) -> list[str]:
         """The keys of a mapping as written; empty for anything else."""
-        return [key for key, _ in self._pairs()] if isinstance(self._node, yaml.MappingNode) else []
+        return [key for key, _ in self._pairs] if isinstance(self._node, yaml.MappingNode) else []
 
     @property
     def is_mapping(self) -> bool:

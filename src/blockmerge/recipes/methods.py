@@ -20,7 +20,7 @@ from blockmerge import dtypes
 from blockmerge.architectures import Block
 from blockmerge.methods import Method, Parameter
 from blockmerge.recipes.document import Document, Node
-from blockmerge.recipes.recipe import Curve, OnMissing, Reading, Recipe, Selection, Setting
+from blockmerge.recipes.recipe import SHARD_SIZE, Curve, OnMissing, Reading, Recipe, Selection, Setting
 from blockmerge.recipes.values import Choice, one_of, parse_size
 
 __all__ = ["read", "to_dict"]
@@ -139,7 +139,7 @@ def _dtype(fields: Mapping[str, Node]) -> str | None:
 
 def _size(fields: Mapping[str, Node]) -> int:
     node = fields.get("max_shard_size")
-    return 2_000_000_000 if node is None else node.attempt(lambda: parse_size(node.text(), node.where), 0)
+    return SHARD_SIZE if node is None else node.attempt(lambda: parse_size(node.text(), node.where), 0)
 
 
 def _seed(fields: Mapping[str, Node]) -> int:
@@ -165,9 +165,7 @@ def to_dict(recipe: Recipe, references: Sequence[str]) -> dict[str, Any]:
         **_spelled(recipe.settings),
         **recipe.options,
         "seed": recipe.seed or None,
-        "by": recipe.by.value if recipe.by is not Reading.TENSOR else None,
-        "dtype": recipe.dtype,
-        "on_missing": recipe.on_missing.value if recipe.on_missing is not OnMissing.ERROR else None,
+        **recipe.common_words(),
     }
     return {key: value for key, value in entries.items() if value is not None}
 

@@ -20,9 +20,8 @@ import yaml
 from blockmerge.errors import RecipeError, raise_all
 from blockmerge.recipes.build import gradient
 from blockmerge.recipes.document import Document, Node
-from blockmerge.recipes.recipe import Arithmetic, OnMissing, Reading, Recipe
+from blockmerge.recipes.recipe import Arithmetic, Recipe
 
-SHARD_SIZE = 2_000_000_000
 __all__ = ["KEYS", "read", "to_dict", "to_yaml"]
 
 KEYS = {
@@ -91,14 +90,11 @@ def to_dict(recipe: Recipe, models: Sequence[str] | None = None) -> dict[str, An
         "method": "gradient",
         "models": [first, second],
         "values": curves["all"] if set(curves) == {"all"} else curves,
-        "by": recipe.by.value if recipe.by is not Reading.TENSOR else None,
         "only": selection.only.value if selection.only else None,
         "filters": list(selection.filters) or None,
         "layers": "{}:{}".format(*selection.layers) if selection.layers else None,
-        "dtype": recipe.dtype,
         "arithmetic": recipe.arithmetic.value if recipe.arithmetic is not Arithmetic.EXACT else None,
-        "on_missing": recipe.on_missing.value if recipe.on_missing is not OnMissing.ERROR else None,
-        "max_shard_size": recipe.max_shard_size if recipe.max_shard_size != SHARD_SIZE else None,
+        **recipe.common_words(),
     }
     return {key: value for key, value in entries.items() if value is not None}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from blockmerge.architectures import Block
 
-__all__ = ["Arithmetic", "Curve", "OnMissing", "Only", "Reading", "Recipe", "Selection", "Setting"]
+__all__ = ["SHARD_SIZE", "Arithmetic", "Curve", "OnMissing", "Only", "Reading", "Recipe", "Selection", "Setting"]
 
 
 class Arithmetic(StrEnum):
@@ -70,6 +71,8 @@ class Curve:
     origin: str = "--values"
 
 
+SHARD_SIZE = 2_000_000_000
+"""Bytes of weights in a file at most, unless a recipe says otherwise."""
 Setting = tuple[Curve, ...]
 """The values of one parameter: for each tensor the first curve that selects it counts."""
 
@@ -102,10 +105,20 @@ class Recipe:
     arithmetic: Arithmetic = Arithmetic.EXACT
     dtype: str | None = None
     on_missing: OnMissing = OnMissing.ERROR
-    max_shard_size: int = 2_000_000_000
+    max_shard_size: int = SHARD_SIZE
     overlapping: bool = False
     dialect: str = "native"
     output: str | None = field(default=None, compare=False)
+
+    def common_words(self) -> dict[str, Any]:
+        """What every native recipe may say about any method, as far as it differs from the defaults."""
+        words = {
+            "by": self.by.value if self.by is not Reading.TENSOR else None,
+            "dtype": self.dtype,
+            "on_missing": self.on_missing.value if self.on_missing is not OnMissing.ERROR else None,
+            "max_shard_size": self.max_shard_size if self.max_shard_size != SHARD_SIZE else None,
+        }
+        return {word: value for word, value in words.items() if value is not None}
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blockmerge.errors import FormatError, ModelError
+from blockmerge.errors import FormatError, ModelError, listed
 from blockmerge.formats.jsonfile import read_object
 from blockmerge.formats.safetensors import Header, read_header
 from blockmerge.sources.base import Fingerprint
@@ -54,11 +54,14 @@ class LocalSource:
 
     def _open(self) -> None:
         folder = self.folder
-        for path in _weight_files(folder):
-            self._shards[path.name] = _open_shard(path)
+        index = None if (folder / SINGLE).exists() else _index_of(folder)
+        shards = {SINGLE} if index is None else set(index.values())
+        _check_present(folder, sorted(shards))
+        for name in sorted(shards):
+            self._shards[name] = _open_shard(folder / name)
         self._home = _homes(self._shards)
-        if (index := folder / INDEX).is_file() and SINGLE not in self._shards:
-            _check_index(index, self._shards)
+        if index is not None:
+            _check_index(index, folder / INDEX, self._shards)
         self.specs: Mapping[str, TensorSpec] = {
             name: shard.header.tensors[name] for shard in self._shards.values() for name in sorted(shard.header.tensors)
         }
@@ -100,22 +103,18 @@ def _unread(folder: Path, shards: Container[str]) -> Iterator[str]:
     """Other sets of weights in the folder."""
     others = [name for name in _weights_in(folder) if name not in shards]
     if others:
-        shown = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
-        yield f"not read, because transformers would load others: {shown}"
+        yield f"not read, because transformers would load others: {listed(others, 4)}"
 
 
 def _weights_in(folder: Path) -> list[str]:
     return sorted(path.name for kind in _KINDS for path in folder.glob(kind))
 
 
-def _weight_files(folder: Path) -> Iterator[Path]:
-    """The files that transformers would load, by name."""
-    if (single := folder / SINGLE).exists():
-        yield single
-    elif (index := folder / INDEX).exists():
-        yield from _shards_of(index)
-    else:
+def _index_of(folder: Path) -> dict[str, str]:
+    """The shard of each tensor."""
+    if not (folder / INDEX).exists():
         raise ModelError(_no_weights(folder))
+    return weight_map(folder / INDEX)
 
 
 def _no_weights(folder: Path) -> str:
@@ -140,14 +139,12 @@ def weight_map(index: Path) -> dict[str, str]:
     return shards
 
 
-def _shards_of(index: Path) -> Iterator[Path]:
-    names = sorted(set(weight_map(index).values()))
-    missing = [name for name in names if not (index.parent / name).exists()]
+def _check_present(folder: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise ModelError(
-            f"{index}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again"
+            f"{folder / INDEX}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again"
         )
-    yield from (index.parent / name for name in names)
 
 
 def _open_shard(path: Path) -> _Shard:
@@ -171,13 +168,12 @@ def _homes(shards: Mapping[str, _Shard]) -> dict[str, _Shard]:
     return homes
 
 
-def _check_index(index: Path, shards: Mapping[str, _Shard]) -> None:
+def _check_index(listing: Mapping[str, str], index: Path, shards: Mapping[str, _Shard]) -> None:
     """The index and the shards must list the same tensors."""
-    listed = weight_map(index)
-    for name, shard in listed.items():
+    for name, shard in listing.items():
         if name not in shards[shard].header.tensors:
             raise FormatError(f"{index}: says that {name} is in {shard}, but it is not there")
     for shard in shards.values():
         for name in shard.header.tensors:
-            if name not in listed:
+            if name not in listing:
                 raise FormatError(f"{shard.path}: {name} is not listed in {INDEX}")
