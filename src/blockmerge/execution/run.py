@@ -44,8 +44,7 @@ def run(
         _check_unchanged(sources)
         merged = time.perf_counter()
         emit(Publishing(merged - started))
-        extra = [*plan.files, *index_file(plan), *published_files(plan, executor.digests)]
-        path = output.publish(extra, sources[0].folder)
+        path = output.publish({**plan.files, **index_file(plan), **published_files(plan, executor.digests)})
         finished = Finished(
             path=path,
             bytes_read=executor.bytes_read,

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 
 from blockmerge.errors import OutputError, listed
 from blockmerge.execution import system
-from blockmerge.planning import CopiedFile, Plan, Row
+from blockmerge.planning import Plan, Row
+from blockmerge.sources import SmallFile
 
 __all__ = ["PartialModel", "check_output"]
 
@@ -188,18 +189,18 @@ class PartialModel:
             wait = self._windows % _WINDOWS_UNTIL_WAIT == 0
         file.start_writeback(wait=wait)
 
-    def publish(self, extra: Iterable[CopiedFile], folder: Path | None) -> Path:
+    def publish(self, extra: Mapping[str, SmallFile]) -> Path:
         """Make everything durable and give the folder its name.
 
-        ``extra`` are the small files besides the shards; those without content are copied from ``folder``. The index
-        and config.json come last, so that an unfinished folder never loads.
+        ``extra`` are the small files besides the shards. The index and config.json come last, so that an unfinished
+        folder never loads.
         """
         with _told(self._folder):
             for file in self._files:
                 file.sync()
                 file.close()
-            for entry in sorted(extra, key=lambda entry: entry.name == "config.json"):
-                self._put(entry, folder)
+            for name in sorted(extra, key=lambda name: name == "config.json"):
+                self._put(name, extra[name].read())
             system.sync_folder(self._folder)
             replaced = self._rename()
         self._published = True
@@ -209,12 +210,8 @@ class PartialModel:
             shutil.rmtree(replaced, ignore_errors=True)
         return self._out
 
-    def _put(self, entry: CopiedFile, folder: Path | None) -> None:
-        content = entry.content
-        if content is None:
-            assert folder is not None
-            content = (folder / entry.name).read_bytes()
-        path = self._folder / entry.name
+    def _put(self, name: str, content: bytes) -> None:
+        path = self._folder / name
         path.parent.mkdir(exist_ok=True)
         with path.open("xb") as file:
             file.write(content)
@@ -240,10 +237,10 @@ class PartialModel:
         return replaced
 
 
-def index_file(plan: Plan) -> list[CopiedFile]:
+def index_file(plan: Plan) -> dict[str, SmallFile]:
     """The index of a sharded model, as the Hub writes it; none for a single file."""
     if len(plan.shards) == 1:
-        return []
+        return {}
     rows: Sequence[Row] = plan.rows
     index: dict[str, Any] = {
         "metadata": {
@@ -252,5 +249,4 @@ def index_file(plan: Plan) -> list[CopiedFile]:
         },
         "weight_map": {row.name: plan.shards[row.shard].name for row in sorted(rows, key=lambda row: row.name)},
     }
-    content = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
-    return [CopiedFile(_INDEX, len(content), content)]
+    return {_INDEX: SmallFile.of(json.dumps(index, indent=2, sort_keys=True) + "\n")}

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from blockmerge.planning.build import make_plan
 from blockmerge.planning.inspection import Inspection, inspect_source
-from blockmerge.planning.plan import CopiedFile, InputModel, Piece, Plan, Read, Row, Shard
+from blockmerge.planning.plan import InputModel, Piece, Plan, Read, Row, Shard
 
 __all__ = [
-    "CopiedFile",
     "InputModel",
     "Inspection",
     "Piece",

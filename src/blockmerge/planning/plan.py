@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from blockmerge.dtypes import DType
 from blockmerge.methods import Operation
 from blockmerge.planning.explain import plan_text
 from blockmerge.recipes import Recipe
-from blockmerge.sources import Fingerprint, ModelLocation
+from blockmerge.sources import Fingerprint, ModelLocation, SmallFile
 
-__all__ = ["NUMERICS", "CopiedFile", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
+__all__ = ["NUMERICS", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
 
 NUMERICS = 1
 """Version of the arithmetic; raised whenever the same plan would give other bytes."""
@@ -105,15 +106,6 @@ class InputModel:
         return f"{self.location.label}@{revision}" if revision else self.location.label
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedFile:
-    """A small file of the output: copied from a folder, or with other ``content``."""
-
-    name: str
-    size: int
-    content: bytes | None = None
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything that a merge will do; see the fields. ``str(plan)`` prints it, :meth:`to_json` spells it out.
@@ -128,7 +120,7 @@ class Plan:
     order: str
     rows: tuple[Row, ...]
     shards: tuple[Shard, ...]
-    files: tuple[CopiedFile, ...]
+    files: Mapping[str, SmallFile]
     dtype: DType
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -136,8 +128,8 @@ class Plan:
     @property
     def roles(self) -> tuple[str, ...]:
         """What each input is: ``base`` or ``model 1`` and so on."""
-        models = tuple(f"model {number}" for number in range(1, len(self.recipe.models) + 1))
-        return models if self.recipe.base is None else ("base", *models)
+        bases, count = self.recipe.bases, itertools.count(1)
+        return tuple("base" if k in bases else f"model {next(count)}" for k in range(len(self.inputs)))
 
     @property
     def bytes_to_read(self) -> int:
@@ -147,7 +139,7 @@ class Plan:
     @property
     def bytes_to_write(self) -> int:
         """Bytes on disk when done, weights and small files."""
-        return sum(shard.size for shard in self.shards) + sum(file.size for file in self.files)
+        return sum(shard.size for shard in self.shards) + sum(file.size for file in self.files.values())
 
     @cached_property
     def digest(self) -> str:
@@ -170,7 +162,7 @@ class Plan:
             "bytes_to_read": self.bytes_to_read,
             "bytes_to_write": self.bytes_to_write,
             "shards": [{"name": shard.name, "size": shard.size} for shard in self.shards],
-            "files": [file.name for file in self.files],
+            "files": list(self.files),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "tensors": [_spelled(row, self.shards) for row in self.rows],

@@ -8,17 +8,30 @@ from __future__ import annotations
 from blockmerge.recipes.build import gradient
 from blockmerge.recipes.load import load_recipe
 from blockmerge.recipes.native import to_dict, to_yaml
-from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection, Setting
+from blockmerge.recipes.recipe import (
+    Arithmetic,
+    Curve,
+    Only,
+    OnMissing,
+    Part,
+    Reading,
+    Recipe,
+    Selection,
+    Setting,
+    Slice,
+)
 
 __all__ = [
     "Arithmetic",
     "Curve",
     "OnMissing",
     "Only",
+    "Part",
     "Reading",
     "Recipe",
     "Selection",
     "Setting",
+    "Slice",
     "gradient",
     "load_recipe",
     "to_dict",

@@ -8,8 +8,21 @@ from enum import StrEnum
 from typing import Any
 
 from blockmerge.architectures import Block
+from blockmerge.vocabularies import TokenizerChoice
 
-__all__ = ["SHARD_SIZE", "Arithmetic", "Curve", "OnMissing", "Only", "Reading", "Recipe", "Selection", "Setting"]
+__all__ = [
+    "SHARD_SIZE",
+    "Arithmetic",
+    "Curve",
+    "OnMissing",
+    "Only",
+    "Part",
+    "Reading",
+    "Recipe",
+    "Selection",
+    "Setting",
+    "Slice",
+]
 
 
 class Arithmetic(StrEnum):
@@ -30,6 +43,8 @@ class Reading(StrEnum):
     """Over the selected tensors in module order, as BlockMerge_Gradient does."""
     LAYER = "layer"
     """One value per layer, as mergekit does; what stands before the layers gets the first, what follows the last."""
+    MERGEKIT = "mergekit-0.1.5"
+    """As ``layer``, but what follows the layers (final norm, head) gets the first value too: a bug of mergekit 0.1.5."""
 
 
 class Only(StrEnum):
@@ -74,41 +89,78 @@ class Curve:
 SHARD_SIZE = 2_000_000_000
 """Bytes of weights in a file at most, unless a recipe says otherwise."""
 Setting = tuple[Curve, ...]
-"""The values of one parameter: for each tensor the first curve that selects it counts."""
+"""The values of one parameter: for each tensor the first curve that selects it counts. A flag is 1 or 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a slice takes of one model: number ``model`` of the recipe's, its ``layers`` (half-open; None: all).
+
+    ``settings`` are the method's numbers and flags for this model; they go before those of the slice.
+    """
+
+    model: int
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    layers: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A run of layers of the result, made of as many layers of each of its ``parts`` and of the ``base``.
+
+    Tensors before the layers belong to the first slice, those after them to the last. ``module`` names the part of a
+    composite model whose layers these are (``text_decoder``, ``vision_tower`` ...); empty means the whole model.
+    """
+
+    parts: tuple[Part, ...]
+    base: Part | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    module: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A merge in normal form.
 
-    ``models`` are references (folders, Hub ids) in order, ``base`` is one more if the method wants one. The first of
-    all, base before models, lends config, tokenizer and whatever no other model has.
+    ``models`` are the references of all inputs (folders, Hub ids, names of ``stages``), each once. The first lends
+    config, tokenizer and whatever no other model has; it is the base, if there is one.
 
-    ``settings`` hold the numbers of the method for all models, ``model_settings`` those for each, which come first;
-    ``options`` hold its flags and choices. ``seed`` decides random choices.
+    The method ``gradient`` blends two models by ``curves``. Natively each tensor belongs to one curve at most;
+    operations of a BlockMerge YAML may overlap, and then blend again what the one before them left (``overlapping``).
 
-    The method ``gradient`` has its ``curves`` instead. Natively each tensor belongs to one curve at most; operations of
-    a BlockMerge YAML may overlap, and then blend again what the one before them left (``overlapping``).
+    All other methods merge ``slices``, mostly a single one of whole models; ``choices`` hold what the method lets
+    choose by name, ``seed`` decides random choices.
 
-    ``dtype`` is a name like ``bfloat16``, or None for the first model's; ``max_shard_size`` is in bytes.
+    ``tokenizer`` says which tokens the result has and where their rows come from (None: the first model's, row by row);
+    ``chat_template`` is a template, the name of a known one, or ``auto`` for the one that most models have.
+
+    ``dtype`` is a name like ``bfloat16``, or None for the first model's; ``max_shard_size`` is in bytes. ``stages`` are
+    merges whose results this one takes as inputs, by name.
     """
 
     models: tuple[str, ...]
     curves: tuple[Curve, ...] = ()
     method: str = "gradient"
-    base: str | None = None
-    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
-    model_settings: tuple[Mapping[str, Setting], ...] = ()
-    options: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
+    slices: tuple[Slice, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict[str, str])
     seed: int = 0
     by: Reading = Reading.TENSOR
     arithmetic: Arithmetic = Arithmetic.EXACT
     dtype: str | None = None
     on_missing: OnMissing = OnMissing.ERROR
+    tokenizer: TokenizerChoice | None = None
+    chat_template: str | None = None
     max_shard_size: int = SHARD_SIZE
     overlapping: bool = False
     dialect: str = "native"
     output: str | None = field(default=None, compare=False)
+    stages: Mapping[str, Recipe] = field(default_factory=dict[str, "Recipe"])
+
+    @property
+    def bases(self) -> frozenset[int]:
+        """Numbers of the models that are a base and nothing else."""
+        found = {piece.base.model for piece in self.slices if piece.base is not None}
+        return frozenset(found - {part.model for piece in self.slices for part in piece.parts})
 
     def common_words(self) -> dict[str, Any]:
         """What every native recipe may say about any method, as far as it differs from the defaults."""
@@ -119,8 +171,3 @@ class Recipe:
             "max_shard_size": self.max_shard_size if self.max_shard_size != SHARD_SIZE else None,
         }
         return {word: value for word, value in words.items() if value is not None}
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """All inputs, the one that lends config and tokenizer first."""
-        return self.models if self.base is None else (self.base, *self.models)

@@ -11,5 +11,16 @@ from blockmerge.sources.local import LocalSource
 from blockmerge.sources.locate import locate, open_model
 from blockmerge.sources.location import ModelLocation
 from blockmerge.sources.memory import MemorySource
+from blockmerge.sources.small import SmallFile
 
-__all__ = ["Fingerprint", "LocalSource", "MemorySource", "ModelLocation", "Source", "locate", "open_model", "read_card"]
+__all__ = [
+    "Fingerprint",
+    "LocalSource",
+    "MemorySource",
+    "ModelLocation",
+    "SmallFile",
+    "Source",
+    "locate",
+    "open_model",
+    "read_card",
+]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from blockmerge.sources.small import SmallFile
 from blockmerge.tensors import TensorSpec
 
 __all__ = ["Fingerprint", "Source"]
@@ -33,8 +33,8 @@ class Source(Protocol):
         ...
 
     @property
-    def folder(self) -> Path | None:
-        """The folder with its other files (tokenizer, card), if it has one."""
+    def files(self) -> Mapping[str, SmallFile]:
+        """Its other files by name: tokenizer, templates, licence, code."""
         ...
 
     @property

@@ -14,6 +14,7 @@ from blockmerge.formats.jsonfile import read_object
 from blockmerge.formats.safetensors import Header, read_header
 from blockmerge.sources.base import Fingerprint
 from blockmerge.sources.positional import PositionalFile, identity, raise_file_limit
+from blockmerge.sources.small import SmallFile, small_files
 from blockmerge.tensors import TensorSpec
 
 __all__ = ["LocalSource", "weight_map"]
@@ -66,6 +67,7 @@ class LocalSource:
             name: shard.header.tensors[name] for shard in self._shards.values() for name in sorted(shard.header.tensors)
         }
         self.config: Mapping[str, Any] = _read_config(folder)
+        self.files: Mapping[str, SmallFile] = small_files(folder)
         self.remarks = tuple(_unread(folder, self._shards))
 
     def read_into(self, name: str, first: int, count: int, buffer: memoryview) -> None:

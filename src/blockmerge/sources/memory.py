@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.sources.base import Fingerprint
+from blockmerge.sources.small import SmallFile
 from blockmerge.tensors import TensorSpec
 
 __all__ = ["MemorySource"]
@@ -21,7 +21,6 @@ __all__ = ["MemorySource"]
 class MemorySource:
     """Tensors given as ``name: (dtype, array of encoded elements)``; see :class:`~blockmerge.sources.base.Source`."""
 
-    folder: Path | None = None
     remarks: tuple[str, ...] = ()
 
     def __init__(
@@ -29,8 +28,10 @@ class MemorySource:
         label: str,
         tensors: Mapping[str, tuple[DType, NDArray[np.generic]]],
         config: Mapping[str, Any] | None = None,
+        files: Mapping[str, SmallFile] | None = None,
     ) -> None:
         self.label = label
+        self.files: Mapping[str, SmallFile] = dict(files or {})
         self.config: Mapping[str, Any] = dict(config or {})
         self._bytes = {name: np.ascontiguousarray(array).tobytes() for name, (_, array) in tensors.items()}
         self.specs: Mapping[str, TensorSpec] = {
