@@ -44,7 +44,7 @@ class Reading(StrEnum):
     LAYER = "layer"
     """One value per layer, as mergekit does; what stands before the layers gets the first, what follows the last."""
     MERGEKIT = "mergekit-0.1.5"
-    """As ``layer``, but what follows the layers (final norm, head) gets the first value too: a bug of mergekit 0.1.5."""
+    """As ``layer``, but what follows the layers (final norm, head) gets the first value too: mergekit 0.1.5's bug."""
 
 
 class Only(StrEnum):
