@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,13 +41,8 @@ def plan(recipe: Recipe | str | Path, *, quiet: bool = False) -> Plan:
     :class:`~blockmerge.errors.Problems`.
     """
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    locations = _locate_all(wanted.references, quiet=quiet)
-    with _opened(locations) as sources:
-        inputs = [
-            InputModel(reference, location, source.fingerprint(), read_card(location.folder))
-            for reference, location, source in zip(wanted.references, locations, sources, strict=True)
-        ]
-        return make_plan(wanted, inputs, sources)
+    with ExitStack() as stack:
+        return _plan(wanted, stack, quiet=quiet)[0]
 
 
 def merge(
@@ -75,13 +70,10 @@ def merge(
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
-    with _opened([model.location for model in plan.inputs]) as sources:
-        for model, source in zip(plan.inputs, sources, strict=True):
-            if source.fingerprint() != model.fingerprint:
-                raise ModelError(f"{model.reference}: its weights are not the ones that were planned with; plan again")
+    with ExitStack() as stack:
         return run(
             plan,
-            sources,
+            _sources(plan, stack, allow_nonfinite=allow_nonfinite),
             Path(out).expanduser(),
             threads=threads,
             overwrite=overwrite,
@@ -115,38 +107,74 @@ def draw(plan: Plan, path: str | Path) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _locate_all(references: Sequence[str], *, quiet: bool) -> list[ModelLocation]:
-    """All locations, or all problems with them."""
-    found: list[ModelLocation] = []
+def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[Source]]:
+    """The plan of ``recipe`` and its inputs, open for as long as ``stack`` is; stages are planned first."""
+    locations = _locate_all([name for name in recipe.models if name not in recipe.stages], quiet=quiet)
+    opened = _open_all(list(locations.values()), stack)
+    inputs: list[InputModel] = []
+    sources: list[Source] = []
+    for reference in recipe.models:
+        if reference in recipe.stages:
+            staged, under = _plan(replace(recipe.stages[reference], stages=recipe.stages), stack, quiet=quiet)
+            source: Source = PlannedSource(staged, under, reference)
+            model = InputModel(reference, None, source.fingerprint(), {}, staged)
+        else:
+            location = locations[reference]
+            source = opened[location]
+            model = InputModel(reference, location, source.fingerprint(), read_card(location.folder))
+        inputs.append(model)
+        sources.append(source)
+    return make_plan(recipe, inputs, sources), sources
+
+
+def _sources(plan: Plan, stack: ExitStack, *, allow_nonfinite: bool) -> list[Source]:
+    """The inputs of ``plan``, opened again, if they still are what was planned with."""
+    opened = _open_all([model.location for model in plan.inputs if model.location is not None], stack)
+    sources: list[Source] = []
+    for model in plan.inputs:
+        if model.plan is not None:
+            under = _sources(model.plan, stack, allow_nonfinite=allow_nonfinite)
+            sources.append(PlannedSource(model.plan, under, model.reference, allow_nonfinite=allow_nonfinite))
+            continue
+        assert model.location is not None
+        source = opened[model.location]
+        if source.fingerprint() != model.fingerprint:
+            raise ModelError(f"{model.reference}: its weights are not the ones that were planned with; plan again")
+        sources.append(source)
+    return sources
+
+
+def _locate_all(references: Sequence[str], *, quiet: bool) -> dict[str, ModelLocation]:
+    """All locations by reference, or all problems with them."""
+    found: dict[str, ModelLocation] = {}
     problems: list[BlockmergeError] = []
-    for reference in dict.fromkeys(references):
+    for reference in references:
         try:
-            found.append(locate(reference, quiet=quiet))
+            found[reference] = locate(reference, quiet=quiet)
         except BlockmergeError as error:
             problems.append(error)
     raise_all(problems)
-    by_reference = dict(zip(dict.fromkeys(references), found, strict=True))
-    return _told_apart([by_reference[reference] for reference in references])
+    return _told_apart(found)
 
 
-@contextmanager
-def _opened(locations: Sequence[ModelLocation]) -> Generator[list[Source]]:
+def _open_all(locations: Sequence[ModelLocation], stack: ExitStack) -> dict[ModelLocation, Source]:
     """The models at ``locations``, open; all problems of opening them at once."""
-    with ExitStack() as stack:
-        sources: list[Source] = []
-        problems: list[BlockmergeError] = []
-        for location in locations:
-            try:
-                sources.append(stack.enter_context(contextlib.closing(open_model(location))))
-            except BlockmergeError as error:
-                problems.append(error)
-        raise_all(problems)
-        yield sources
+    sources: dict[ModelLocation, Source] = {}
+    problems: list[BlockmergeError] = []
+    for location in locations:
+        try:
+            sources[location] = stack.enter_context(contextlib.closing(open_model(location)))
+        except BlockmergeError as error:
+            problems.append(error)
+    raise_all(problems)
+    return sources
 
 
-def _told_apart(locations: list[ModelLocation]) -> list[ModelLocation]:
+def _told_apart(locations: dict[str, ModelLocation]) -> dict[str, ModelLocation]:
     """Two folders of one name get their number added, so that people can tell the models apart."""
-    labels = [location.label for location in locations]
-    if len(set(labels)) == len(labels):
+    if len({location.label for location in locations.values()}) == len(locations):
         return locations
-    return [replace(location, label=f"{location.label} ({k})") for k, location in enumerate(locations, start=1)]
+    return {
+        reference: replace(location, label=f"{location.label} ({k})")
+        for k, (reference, location) in enumerate(locations.items(), start=1)
+    }

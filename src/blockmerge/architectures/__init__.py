@@ -4,8 +4,8 @@ Orders are data: ``orders.json`` holds those of the model classes of transformer
 makes it. Nothing here needs torch.
 """
 
-from blockmerge.architectures.blocks import Block, block_of, layer_of, vocabulary_tensors
-from blockmerge.architectures.order import Order, module_order, num_layers
+from blockmerge.architectures.blocks import Block, block_of, layer_of, stack_of, vocabulary_tensors, with_layer
+from blockmerge.architectures.order import Order, layers_key, module_order, num_layers
 from blockmerge.architectures.tables import known_architectures, table_version
 
 __all__ = [
@@ -14,8 +14,11 @@ __all__ = [
     "block_of",
     "known_architectures",
     "layer_of",
+    "layers_key",
     "module_order",
     "num_layers",
+    "stack_of",
     "table_version",
     "vocabulary_tensors",
+    "with_layer",
 ]

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["Block", "block_of", "fold_indices", "layer_of", "vocabulary_tensors"]
+__all__ = ["Block", "block_of", "fold_indices", "layer_of", "stack_of", "vocabulary_tensors", "with_layer"]
 
 
 class Block(StrEnum):
@@ -115,6 +115,18 @@ def layer_of(name: str) -> int | None:
     """
     layer = _LAYER.search(name)
     return None if layer is None or _APART.search(name.lower()) else int(layer[1])
+
+
+def with_layer(name: str, number: int) -> str:
+    """The name of the same tensor in layer ``number``; ``name`` is one for which :func:`layer_of` gives a layer."""
+    layer = _LAYER.search(name)
+    return name if layer is None else f"{name[: layer.start(1)]}{number}{name[layer.end(1) :]}"
+
+
+def stack_of(name: str) -> str:
+    """What stands before the layer in a name: ``model.layers.7.mlp.up_proj.weight`` is in the stack ``model.layers``."""
+    layer = _LAYER.search(name)
+    return name if layer is None else name[: layer.start(1) - 1]
 
 
 def vocabulary_tensors(names: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from blockmerge.architectures.tables import (
     number_at,
 )
 
-__all__ = ["Order", "module_order", "num_layers"]
+__all__ = ["Order", "layers_key", "module_order", "num_layers"]
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,20 @@ def module_order(config: Mapping[str, Any], names: Iterable[str]) -> Order:
 
 def num_layers(config: Mapping[str, Any]) -> int | None:
     """The number of layers of the language model that a parsed config.json states; None if it states none."""
+    key = layers_key(config)
+    return None if key is None else number_at(config, key)
+
+
+def layers_key(config: Mapping[str, Any]) -> str | None:
+    """Where a config.json states that number, as ``a.b`` for the key b inside a; None if it states none."""
     architecture = architecture_of(config)
+    keys = [inner + key for inner in ("", "text_config.") for key in _LAYER_KEYS]
     if architecture is not None and architecture.depth:
-        return number_at(config, architecture.depth)
-    keys = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    stated = (number_at(config, inner + key) for inner in ("", "text_config.") for key in keys)
-    return next((number for number in stated if number is not None), None)
+        keys = [architecture.depth]
+    return next((key for key in keys if number_at(config, key) is not None), None)
+
+
+_LAYER_KEYS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 # --- By the table ---------------------------------------------------------------------------------------------------

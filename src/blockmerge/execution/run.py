@@ -38,7 +38,14 @@ def run(
         raise OutputError(f"{out}: is no usable place: {error}") from error
     with PartialModel(plan, out, overwrite=overwrite).open() as output:
         started = time.perf_counter()
-        emit(Started(len(plan.rows), plan.bytes_to_read, sum(shard.size for shard in plan.shards), threads))
+        emit(
+            Started(
+                len(plan.rows),
+                sum(row.read_bytes for row in plan.rows),
+                sum(shard.size for shard in plan.shards),
+                threads,
+            )
+        )
         executor = Executor(plan, sources, output, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit)
         executor.run()
         _check_unchanged(sources)

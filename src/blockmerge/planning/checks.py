@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, MismatchError, ModelError
-from blockmerge.sources import Source
+from blockmerge.formats.jsonfile import parse_object
+from blockmerge.sources import SmallFile, Source
 
 __all__ = ["architecture", "differences", "explain_sizes", "incompatible", "unusable"]
 
@@ -110,34 +110,29 @@ def _shown(value: object) -> str:
 
 
 def _tokenizer_differences(first: Source, second: Source) -> Iterator[str]:
-    if first.folder is None or second.folder is None:
-        return
     for names, what in (
         (("tokenizer.json", "tokenizer.model", "vocab.json"), "tokenizers differ; rows are blended by their number"),
         (("chat_template.jinja",), "chat templates differ"),
         (("special_tokens_map.json",), "special tokens differ"),
     ):
-        name = next((name for name in names if (first.folder / name).is_file()), None)
-        if name and _digest(first.folder / name) != _digest(second.folder / name):
+        name = next((name for name in names if name in first.files), None)
+        if name and name in second.files and _digest(first.files[name]) != _digest(second.files[name]):
             yield f"{name}: the {what}; model 1's stands"
-    if (one := _inline_template(first.folder)) != (two := _inline_template(second.folder)) and None not in (one, two):
+    if (one := _inline_template(first)) != (two := _inline_template(second)) and None not in (one, two):
         yield "tokenizer_config.json: the chat templates differ; model 1's stands"
 
 
-def _digest(path: Path) -> str | None:
+def _digest(file: SmallFile) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return hashlib.sha256(file.read()).hexdigest()
+    except ModelError:
         return None
 
 
-def _inline_template(folder: Path) -> object:
-    from blockmerge.formats.jsonfile import read_object
-
-    path = folder / "tokenizer_config.json"
+def _inline_template(source: Source) -> object:
     try:
-        return read_object(path).get("chat_template") if path.is_file() else None
+        file = source.files.get("tokenizer_config.json")
+        return None if file is None else parse_object(file.read(), "tokenizer_config.json").get("chat_template")
     except ModelError:
         return None
 

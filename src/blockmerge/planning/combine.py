@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from blockmerge.architectures import Order, module_order, vocabulary_tensors
+from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed, raise_all
-from blockmerge.methods import METHODS, Copy, Method
+from blockmerge.methods import METHODS, Call, Copy, Method
 from blockmerge.planning.checks import blendable, explain_sizes
 from blockmerge.planning.plan import Piece, Read
 from blockmerge.planning.rows import Worked, make_row, pieces_of
 from blockmerge.planning.settings import Settings
+from blockmerge.planning.stack import Run, stack
 from blockmerge.planning.ties import Ties
-from blockmerge.recipes import OnMissing, Recipe
+from blockmerge.recipes import Curve, OnMissing, Recipe
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
 
@@ -28,121 +30,215 @@ def combine(recipe: Recipe, sources: Sequence[Source]) -> Worked:
     return _Combiner(recipe, METHODS[recipe.method], sources).run()
 
 
+@dataclass
+class _Found:
+    """What is told once for many tensors: by its text, the tensors that it is true of."""
+
+    missing: dict[tuple[int, int], list[str]] = field(default_factory=dict[tuple[int, int], list[str]])
+    refused: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    shapes: dict[tuple[int, int], list[str]] = field(default_factory=dict[tuple[int, int], list[str]])
+    problems: list[BlockmergeError] = field(default_factory=list[BlockmergeError])
+
+
 class _Combiner:
     def __init__(self, recipe: Recipe, method: Method, sources: Sequence[Source]) -> None:
         self.recipe, self.method, self.sources = recipe, method, sources
         self.orders: list[Order] = [module_order(source.config, source.specs) for source in sources]
         self.ties = [Ties(source, order) for source, order in zip(sources, self.orders, strict=True)]
-        self.names = [name for name in self.orders[0].names if name not in self.ties[0].names]
-        self.vocabulary = set(vocabulary_tensors(self.names))
-        self.settings = Settings(recipe, method, self.orders[0].names)
-        self.problems: list[BlockmergeError] = []
-        self.missing: dict[int, list[str]] = {}
-        self.refused: dict[str, list[str]] = {}
-        self.worked = Worked(
-            [],
-            self.orders[0].source,
-            notes=[*self.orders[0].notes, *(note for ties in self.ties for note in ties.notes)],
-        )
+        self.stack = stack(recipe, sources, self.orders)
+        self.homes = {name: k for k, run in enumerate(self.stack.runs) for name in run.outputs}
+        self.found = _Found()
+        self.matched: dict[Curve, bool] = {}
+        self.used: list[set[str]] = [set() for _ in sources]
+        notes = [*self.orders[0].notes, *(note for ties in self.ties for note in ties.notes)]
+        self.worked = Worked([], self.orders[0].source, notes=notes)
 
     def run(self) -> Worked:
-        positions = {name: k for k, name in enumerate(self.orders[0].names)}
-        for name in self.names:
-            self._check_ties(name)
-            self._add(name, positions[name])
-        for name in self.orders[0].ignored:
-            self._add_copy(self.sources[0].specs[name], None)
-        self._tell_missing()
-        self.problems += [RecipeError(text) for text in self.settings.empty]
-        self.problems += [
-            RecipeError(f"{text} ({len(of)} tensors, first {of[0]})") for text, of in self.refused.items()
-        ]
-        raise_all(dict.fromkeys(self.problems))
+        position = 0
+        for run in self.stack.runs:
+            settings = Settings(self.recipe, self.method, run, self.matched)
+            self.vocabulary = set(vocabulary_tensors(run.outputs))
+            for k in range(len(run.outputs)):
+                if not self._stays_tied(run, k):
+                    self._add(run, settings, k, position)
+                position += 1
+        for name in self.orders[0].ignored if not self.stack.sliced else ():
+            self._add_copy(self.sources[0].specs[name], 0, name, None)
+        if self.stack.sliced:
+            self.worked.layers = self.stack.layers
+            self.worked.notes += self._layer_map()
+        self._tell()
         return self.worked
 
-    def _check_ties(self, name: str) -> None:
-        """A tensor that is one in the first model must be one in the others: no method joins a head to an embedding."""
-        for alias in self.ties[0].aliases(name):
-            for source, ties in zip(self.sources[1:], self.ties[1:], strict=True):
-                if ties.spec(alias) != ties.spec(name):
-                    self.problems.append(
-                        MismatchError(
-                            f"{alias} and {name} are one tensor in {self.sources[0].label}, two in {source.label}"
-                        )
-                    )
+    # --- Which tensors there are -----------------------------------------------------------------------------------
 
-    def _add(self, name: str, position: int) -> None:
-        base = self.sources[0].specs[name]
-        partners = [ties.spec(name) for ties in self.ties[1:]]
-        lacking = [number for number, partner in enumerate(partners, start=1) if partner is None]
-        for number in lacking:
-            self.missing.setdefault(number, []).append(name)
-        if lacking or not blendable(base.dtype):
-            self._add_copy(base, position)
+    def _stays_tied(self, run: Run, k: int) -> bool:
+        """Whether a name shares the storage of another one in all models, so that one tensor is written for both."""
+        name = run.outputs[k]
+        stored = self.ties[0].names.get(name)
+        if stored is None or self.homes.get(stored) != self.homes[name]:
+            if stored is not None:
+                self._untie(name, stored)
+            return False
+        at = run.outputs.index(stored)
+        for part, inputs in zip(run.operands, run.inputs, strict=True):
+            ties = self.ties[part.model]
+            if ties.spec(inputs[k]) != ties.spec(inputs[at]):
+                self._untie(name, stored)
+                return False
+        return True
+
+    def _untie(self, name: str, stored: str) -> None:
+        self.worked.untied = True
+        self.worked.notes.append(
+            f"{name} and {stored} are one tensor in {self.sources[0].label}, but not in all that goes into the result: "
+            "both are written, and config.json says so"
+        )
+
+    def _add(self, run: Run, settings: Settings, k: int, position: int) -> None:
+        found: list[tuple[int, TensorSpec]] = []
+        for part, inputs in zip(run.operands, run.inputs, strict=True):
+            spec = self.ties[part.model].spec(inputs[k])
+            if spec is None:
+                self.found.missing.setdefault((run.operands[0].model, part.model), []).append(run.inputs[0][k])
+            else:
+                found.append((part.model, spec))
+                self.used[part.model].add(spec.name)
+        (model, base), name = found[0], run.outputs[k]  # the leading model has it: names are its own
+        if len(found) < len(run.operands) or not blendable(base.dtype):
+            self._add_copy(base, model, name, position)
             return
-        operands = [base, *(partner for partner in partners if partner is not None)]
-        if other := next((spec for spec in operands if not blendable(spec.dtype)), None):
-            self.problems.append(
+        if other := next((spec for _, spec in found if not blendable(spec.dtype)), None):
+            self.found.problems.append(
                 MismatchError(f"{name}: {base.dtype} and {other.dtype}; numbers of two kinds do not merge")
             )
             return
-        rows = self._common_rows(name, operands)
+        rows = self._common_rows(name, found)
         if rows is not None:
-            self._add_row(operands, position, rows)
+            self._add_merged(name, found, settings, k, position, rows)
 
-    def _common_rows(self, name: str, operands: Sequence[TensorSpec]) -> int | None:
+    def _add_merged(
+        self, name: str, found: Sequence[tuple[int, TensorSpec]], settings: Settings, k: int, position: int, rows: int
+    ) -> None:
+        base = found[0][1]
+        key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{name}".encode()).digest()[:8], "little")
+        try:
+            call = settings.call(k, key=key, shape=base.shape)
+            operation = self.method.build(call)
+        except RecipeError as error:
+            self.found.refused.setdefault(str(error), []).append(name)
+            return
+        reads = tuple(Read(model, spec.name, spec.dtype) for model, spec in found)
+        pieces = pieces_of(base, rows, reads, operation, Copy())
+        self._append(base, pieces, name, position, _shown(call, self.method))
+
+    def _add_copy(self, base: TensorSpec, model: int, name: str, position: int | None) -> None:
+        reads = (Read(model, base.name, base.dtype),)
+        self._append(base, pieces_of(base, None, reads, Copy(), Copy()), name, position, "")
+
+    def _append(self, base: TensorSpec, pieces: Sequence[Piece], name: str, position: int | None, shown: str) -> None:
+        self.worked.rows.append(make_row(self.recipe, base, pieces, name=name, position=position, settings=shown))
+
+    # --- Whether they fit ------------------------------------------------------------------------------------------
+
+    def _common_rows(self, name: str, operands: Sequence[tuple[int, TensorSpec]]) -> int | None:
         """The leading rows that all operands have; None, and a problem, if their shapes differ in another way."""
-        base = operands[0]
-        whole = base.shape[0] if base.shape else 1
-        differing = [k for k, spec in enumerate(operands) if spec.shape != base.shape]
+        (lead, base), whole = operands[0], operands[0][1].shape[0] if operands[0][1].shape else 1
+        differing = [(model, spec) for model, spec in operands if spec.shape != base.shape]
         if not differing:
             return whole
-        other = operands[differing[0]]
-        if name not in self.vocabulary or any(spec.shape[1:] != base.shape[1:] for spec in operands):
-            first, second = self.sources[0], self.sources[differing[0]]
-            self.problems.append(
-                MismatchError(
-                    f"{name}: {list(base.shape)} in {first.label}, {list(other.shape)} in {second.label} "
-                    f"({explain_sizes(first, second)})"
-                )
-            )
+        model, other = differing[0]
+        if name not in self.vocabulary or any(spec.shape[1:] != base.shape[1:] for _, spec in operands):
+            text = f"{name}: {list(base.shape)} and {list(other.shape)}"
+            self.found.shapes.setdefault((lead, model), []).append(text)
             return None
-        common = min(spec.shape[0] for spec in operands)
+        common = min(spec.shape[0] for _, spec in operands)
         rest = base.shape[0] - common
-        kept = f"; the last {rest} of {self.sources[0].label} are kept as they are" if rest else ""
+        kept = f"; the last {rest} of {self.sources[lead].label} are kept as they are" if rest else ""
         self.worked.notes.append(
-            f"{name}: vocabularies differ; the {common} rows that all models have are merged{kept}"
+            f"{name}: vocabularies differ; the {common} rows that all models have are merged{kept} "
+            "(tokenizer: union goes by token instead)"
         )
         return common
 
-    def _add_row(self, operands: Sequence[TensorSpec], position: int, common: int) -> None:
-        base = operands[0]
-        key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{base.name}".encode()).digest()[:8], "little")
-        try:
-            operation = self.method.build(self.settings.call(base.name, key=key))
-        except RecipeError as error:
-            self.refused.setdefault(str(error), []).append(base.name)
-            return
-        reads = tuple(Read(number, spec.name, spec.dtype) for number, spec in enumerate(operands))
-        self._append(base, pieces_of(base, common, reads, operation, Copy()), position)
+    # --- What is said ----------------------------------------------------------------------------------------------
 
-    def _add_copy(self, base: TensorSpec, position: int | None) -> None:
-        reads = (Read(0, base.name, base.dtype),)
-        self._append(base, pieces_of(base, None, reads, Copy(), Copy()), position)
+    def _layer_map(self) -> list[str]:
+        """Which layers of which model are where in the result, a line for each slice."""
+        lines: list[str] = []
+        for run in self.stack.runs:
+            first, stop = run.layers
+            origins = [
+                f"{layer_of(inputs[at])} to {(layer_of(inputs[at]) or 0) + stop - first - 1} of {self.sources[part.model].label}"
+                for part, inputs in zip(run.operands, run.inputs, strict=True)
+                if (at := next((k for k, name in enumerate(run.outputs) if layer_of(name) == first), None)) is not None
+            ]
+            if origins:
+                lines.append(f"layers {first} to {stop - 1} are made of layers {', '.join(origins)}")
+        return lines
 
-    def _append(self, base: TensorSpec, pieces: Sequence[Piece], position: int | None) -> None:
-        self.worked.rows.append(make_row(self.recipe, base, pieces, position=position))
+    def _tell(self) -> None:
+        """Raise everything that is wrong, or note what is left out."""
+        self._tell_missing()
+        for curve, matched in self.matched.items():
+            text = f"{curve.origin}: selects no tensor"
+            if not matched and self.recipe.dialect == "mergekit":
+                self.worked.warnings.append(text)
+            elif not matched:
+                self.found.problems.append(RecipeError(text))
+        self.found.problems += [
+            RecipeError(f"{text} ({len(of)} tensors, first {of[0]})") for text, of in self.found.refused.items()
+        ]
+        for (lead, model), texts in self.found.shapes.items():
+            first, second = self.sources[lead], self.sources[model]
+            self.found.problems.append(
+                MismatchError(
+                    f"{len(texts)} shapes differ between {first.label} and {second.label} "
+                    f"({explain_sizes(first, second)}): {listed(texts, 4)}"
+                )
+            )
+        raise_all(dict.fromkeys(self.found.problems))
 
     def _tell_missing(self) -> None:
-        """Tensors that some model lacks: kept as the first model has them, if the recipe says so."""
-        found = [(names, self.sources[0], self.sources[number]) for number, names in sorted(self.missing.items())]
-        known = {*self.orders[0].names, *(name for order in self.orders for name in order.ignored)}
-        for source in self.sources[1:]:
-            if more := [name for name in source.specs if name not in known]:
-                found.append((more, source, self.sources[0]))
-        for names, owner, other in found:
-            text = f"{len(names)} tensors of {owner.label} are not in {other.label}: {listed(names)}"
-            if self.recipe.on_missing is OnMissing.KEEP:
-                self.worked.notes.append(f"{text}; {'kept as they are' if owner is self.sources[0] else 'left out'}")
-            else:
-                self.problems.append(MismatchError(f"{text}; on_missing: keep goes on without merging them"))
+        """Tensors that some model lacks: kept as the leading model has them, if the recipe says so."""
+        keep = self.recipe.on_missing is OnMissing.KEEP
+        for (lead, model), names in sorted(self.found.missing.items()):
+            self._tell_one(names, self.sources[lead], self.sources[model], "kept as they are", keep=keep)
+        for model, names in sorted(self._unused().items()):
+            self._tell_one(names, self.sources[model], self.sources[0], "left out", keep=keep)
+
+    def _tell_one(self, names: Sequence[str], owner: Source, other: Source, done: str, *, keep: bool) -> None:
+        text = f"{len(names)} tensors of {owner.label} are not in {other.label}: {listed(names)}"
+        if keep:
+            self.worked.notes.append(f"{text}; {done}")
+        else:
+            self.found.problems.append(MismatchError(f"{text}; on_missing: keep goes on without merging them"))
+
+    def _unused(self) -> dict[int, list[str]]:
+        """Tensors that a model has in the layers which a merged slice takes of it, and that go nowhere."""
+        found: dict[int, list[str]] = {}
+        for run in (run for run in self.stack.runs if len(run.operands) > 1):
+            for part, inputs in zip(run.operands, run.inputs, strict=True):
+                taken = {layer_of(name) for name in inputs}
+                known = {*self.used[part.model], *self.orders[0].names, *self.orders[part.model].ignored}
+                found.setdefault(part.model, []).extend(
+                    name
+                    for name in self.orders[part.model].names
+                    if name in self.sources[part.model].specs and name not in known and layer_of(name) in taken
+                )
+        return {model: list(dict.fromkeys(names)) for model, names in found.items() if names}
+
+
+def _shown(call: Call, method: Method) -> str:
+    """The numbers of a call that are not the defaults, for people."""
+    texts = [f"{name} {_short(call.each(name))}" for name in call.per_model]
+    for parameter in method.parameters:
+        value = call.values.get(parameter.name)
+        if value is not None and value != parameter.default and parameter.kind == "number":
+            texts.append(f"{parameter.name} {float(value):.4g}")
+    return ", ".join(texts)
+
+
+def _short(values: Sequence[float]) -> str:
+    texts = [f"{value:.4g}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else "/".join(texts)

@@ -96,8 +96,10 @@ def tensor_table(plan: Plan) -> str:
         position = "   -" if row.position is None else f"{row.position:4d}"
         share = "   -   " if row.ratio is None else f"{row.ratio:7.4f}"
         sizes = f"{size_text(row.read_bytes):>9}  {size_text(row.nbytes):>9}"
+        told = f"  {row.settings}" if row.settings else ""
         lines.append(
-            f"{position} {share}  {row.dtype.name:<9} {sizes}  {row.name} {_shape(row.shape)}{_origin(row, plan.roles)}"
+            f"{position} {share}  {row.dtype.name:<9} {sizes}  {row.name} {_shape(row.shape)}"
+            f"{_origin(row, plan.roles)}{told}"
         )
     return "\n".join(lines)
 
@@ -109,9 +111,9 @@ def _shape(shape: Sequence[int]) -> str:
 def _origin(row: Row, roles: Sequence[str]) -> str:
     """How a row is computed, where that is not a plain blend of equal names."""
     models = {read.model for piece in row.pieces for read in piece.reads}
-    if len(models) == 1:
-        return f"  ({roles[models.pop()]} only)"
     names = {read.name for piece in row.pieces for read in piece.reads} - {row.name}
+    if len(models) == 1:
+        return f"  ({roles[models.pop()]} only{', ' + names.pop() if len(names) == 1 else ''})"
     return f"  (from {', '.join(sorted(names))})" if names else ""
 
 

@@ -10,15 +10,16 @@ import numpy as np
 from blockmerge.architectures import block_of, layer_of
 from blockmerge.recipes import Only, Reading, Selection
 
-__all__ = ["by_layer", "by_tensor", "ratios", "selects"]
+__all__ = ["by_layer", "by_tensor", "interpolated", "ratios", "selected", "selects"]
 
 
 def ratios(values: Sequence[float], names: Sequence[str], by: Reading, model: Sequence[str]) -> list[float]:
     """The value for each of the selected ``names``; these and all names of the ``model`` stand in module order."""
-    if by is Reading.LAYER:
+    if by is not Reading.TENSOR:
         first = next((k for k, name in enumerate(model) if layer_of(name) is not None), len(model))
         before = set(model[:first])
-        return by_layer(values, [layer_of(name) for name in names], [name in before for name in names])
+        first_for_all = by is Reading.MERGEKIT
+        return by_layer(values, [layer_of(name) for name in names], [name in before or first_for_all for name in names])
     return by_tensor(values, len(names))
 
 
@@ -50,10 +51,10 @@ def by_layer(values: Sequence[float], layers: Sequence[int | None], before: Sequ
     places = [
         float(not early) if layer is None else position[layer] for layer, early in zip(layers, before, strict=True)
     ]
-    return [_interpolated(values, place) for place in places]
+    return [interpolated(values, place) for place in places]
 
 
-def _interpolated(values: Sequence[float], position: float) -> float:
+def interpolated(values: Sequence[float], position: float) -> float:
     """The polyline through ``values`` at ``position`` in [0, 1], exact at its knots."""
     at = position * (len(values) - 1)
     knot = min(int(at), len(values) - 1)

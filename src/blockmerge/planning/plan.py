@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from blockmerge.architectures import Block
@@ -46,8 +47,9 @@ class Piece:
 class Row:
     """One output tensor: what to read, what to compute, where the bytes go.
 
-    ``ratio`` is model 2's share; None where no curve covers the tensor. ``position`` counts in module order from 0;
-    None for tensors that take none. ``offset`` is the first byte in shard number ``shard``.
+    ``ratio`` is model 2's share in a gradient; None where no curve covers the tensor. ``settings`` tells the numbers of
+    any other method. ``position`` counts in module order from 0; None for tensors that take none. ``offset`` is the
+    first byte in shard number ``shard``.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Row:
     position: int | None
     layer: int | None
     block: Block
+    settings: str = ""
     shard: int = 0
     offset: int = 0
 
@@ -92,18 +95,38 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class InputModel:
-    """A resolved input: where it is here, what it is called elsewhere, which weights it had when planned."""
+    """A resolved input: a model at a ``location``, or the result of another ``plan`` of the same recipe.
+
+    ``reference`` is what the recipe calls it, ``fingerprint`` which weights it had when planned, ``card`` what its card
+    says about licence and language.
+    """
 
     reference: str
-    location: ModelLocation
+    location: ModelLocation | None
     fingerprint: Fingerprint
     card: Mapping[str, Any]
+    plan: Plan | None = None
+
+    @property
+    def label(self) -> str:
+        """The Hub id, the folder's name, or the name of the stage."""
+        return self.reference if self.location is None else self.location.label
 
     @property
     def published(self) -> str:
         """A name without a path: Hub id and commit, or the folder's name."""
-        revision = self.location.revision
-        return f"{self.location.label}@{revision}" if revision else self.location.label
+        revision = self.location.revision if self.location is not None else None
+        return f"{self.label}@{revision}" if revision else self.label
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its files are."""
+        return () if self.location is None else (self.location.folder,)
+
+    @property
+    def leaves(self) -> tuple[InputModel, ...]:
+        """The models with weights of their own that it is made of: itself, or the inputs of its plan."""
+        return (self,) if self.plan is None else self.plan.leaves
 
 
 @dataclass(frozen=True)
@@ -132,9 +155,16 @@ class Plan:
         return tuple("base" if k in bases else f"model {next(count)}" for k in range(len(self.inputs)))
 
     @property
+    def leaves(self) -> tuple[InputModel, ...]:
+        """All models that are read, those of stages too, each once."""
+        found = [leaf for model in self.inputs for leaf in model.leaves]
+        return tuple({leaf.reference: leaf for leaf in found}.values())
+
+    @property
     def bytes_to_read(self) -> int:
-        """Bytes of weights that will be read."""
-        return sum(row.read_bytes for row in self.rows)
+        """Bytes of operands in all passes, those that stages compute included."""
+        stages = sum(model.plan.bytes_to_read for model in self.inputs if model.plan is not None)
+        return stages + sum(row.read_bytes for row in self.rows)
 
     @property
     def bytes_to_write(self) -> int:
@@ -158,6 +188,7 @@ class Plan:
             "architecture": self.architecture,
             "order": self.order,
             "inputs": [model.published for model in self.inputs],
+            "stages": {model.reference: model.plan.to_json() for model in self.inputs if model.plan is not None},
             "dtype": self.dtype.name,
             "bytes_to_read": self.bytes_to_read,
             "bytes_to_write": self.bytes_to_write,
@@ -192,6 +223,7 @@ def _spelled(row: Row, shards: tuple[Shard, ...]) -> dict[str, Any]:
         "layer": row.layer,
         "block": row.block.value,
         "ratio": row.ratio,
+        "settings": row.settings,
         "dtype": row.dtype.name,
         "shape": list(row.shape),
         "bytes_to_read": row.read_bytes,

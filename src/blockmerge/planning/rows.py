@@ -19,13 +19,18 @@ __all__ = ["Worked", "make_row", "output_dtype", "pieces_of"]
 
 @dataclass
 class Worked:
-    """Rows without their places, and what is to be said about them."""
+    """Rows without their places, and what is to be said about them.
+
+    ``untied``: the result stores apart what the first model ties. ``layers`` names, for each layer of a result whose
+    layers were chosen anew, the model that it was taken from and the layer there; None if they are the first model's.
+    """
 
     rows: list[Row]
     order: str
     warnings: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
     untied: bool = False
+    layers: list[tuple[int, int]] | None = None
 
 
 def output_dtype(recipe: Recipe, stored: DType) -> DType:
@@ -46,20 +51,24 @@ def make_row(
     name: str | None = None,
     position: int | None = None,
     ratio: float | None = None,
+    settings: str = "",
 ) -> Row:
-    """The row of the first model's tensor ``base``, written under ``name`` if that is another one."""
+    """The row of the leading model's tensor ``base``, written under ``name`` if that is another one."""
     name = name or base.name
-    dtype = output_dtype(recipe, base.dtype)
-    return Row(name, dtype, base.shape, tuple(pieces), ratio, position, layer_of(name), block_of(name))
+    dtype = output_dtype(recipe, base.home or base.dtype)
+    return Row(name, dtype, base.shape, tuple(pieces), ratio, position, layer_of(name), block_of(name), settings)
 
 
 def pieces_of(
     base: TensorSpec, common: int | None, reads: Sequence[Read], operation: Operation, kept: Operation
 ) -> list[Piece]:
-    """``operation`` on the ``common`` leading rows of ``base`` (None: on all of it), and ``kept`` on the rest."""
+    """``operation`` on the ``common`` leading rows of ``base`` (None: on all of it), and ``kept`` on the rest.
+
+    ``reads`` are the operands, that of ``base`` first wherever something is kept.
+    """
     whole = base.elements
     merged = whole if common is None or not base.shape else whole // max(base.shape[0], 1) * common
     pieces = [Piece(0, merged, tuple(reads), operation)] if merged else []
     if merged < whole:
-        pieces.append(Piece(merged, whole - merged, (Read(0, base.name, base.dtype),), kept))
+        pieces.append(Piece(merged, whole - merged, tuple(reads[:1]), kept))
     return pieces

@@ -1,4 +1,4 @@
-"""What a method's parameters are for each tensor."""
+"""What a method's parameters are for each tensor of a run."""
 
 from __future__ import annotations
 
@@ -6,64 +6,78 @@ from collections.abc import Mapping, Sequence
 
 from blockmerge.errors import RecipeError
 from blockmerge.methods import Call, Method, Parameter
-from blockmerge.planning.gradients import ratios, selected
-from blockmerge.recipes import Recipe, Setting
+from blockmerge.planning.gradients import by_tensor, interpolated, selects
+from blockmerge.planning.stack import Run
+from blockmerge.recipes import Curve, Reading, Recipe, Setting
 
 __all__ = ["Settings"]
 
+Values = list[float | None]
+"""A value for each tensor of a run, where there is one."""
+
 
 class Settings:
-    """The settings of a recipe, laid along the tensors ``names``, which stand in order."""
+    """The settings of one run of a recipe. Those of a model are looked up by its own names of the tensors.
 
-    def __init__(self, recipe: Recipe, method: Method, names: Sequence[str]) -> None:
-        self._recipe, self._method, self._names = recipe, method, names
-        self.empty: list[str] = []
-        """Where a selection covers no tensor."""
-        self._shared = {name: self._laid(setting) for name, setting in recipe.settings.items()}
-        self._own = [{name: self._laid(setting) for name, setting in own.items()} for own in recipe.model_settings]
+    ``matched`` collects for each curve whether it selects a tensor at all.
+    """
 
-    def _laid(self, setting: Setting) -> dict[str, float]:
-        """The value of each covered tensor: the first curve that selects it, over what that curve covers."""
-        free: Sequence[str] = self._names
-        laid: dict[str, float] = {}
+    def __init__(self, recipe: Recipe, method: Method, run: Run, matched: dict[Curve, bool]) -> None:
+        self._recipe, self._method, self._run, self._matched = recipe, method, run, matched
+        own_names = run.inputs if run.slice.base is None else run.inputs[1:]
+        self._shared: Mapping[str, Values] = {}
+        self._own: list[Mapping[str, Values]] = [{} for _ in run.slice.parts]
+        for parameter in method.parameters:
+            shared = run.slice.settings.get(parameter.name, ())
+            if parameter.kind == "choice":
+                continue
+            if not parameter.per_model:
+                self._shared = {**self._shared, parameter.name: self._laid(parameter, shared, run.outputs)}
+                continue
+            for k, (part, names) in enumerate(zip(run.slice.parts, own_names, strict=True)):
+                setting = (*part.settings.get(parameter.name, ()), *shared)
+                self._own[k] = {**self._own[k], parameter.name: self._laid(parameter, setting, names)}
+
+    def _laid(self, parameter: Parameter, setting: Setting, names: Sequence[str]) -> Values:
+        """The value of each covered tensor: of the first curve that selects it, over what that curve covers."""
+        laid: Values = [None] * len(names)
         for curve in setting:
-            covered = selected(curve.selection, free)
-            if not covered:
-                self.empty.append(f"{curve.origin}: selects none of the tensors that are left")
-            laid |= zip(covered, ratios(curve.values, covered, self._recipe.by, self._names), strict=True)
-            free = [name for name in free if name not in laid]
+            selected = [k for k, name in enumerate(names) if selects(curve.selection, name)]
+            self._matched[curve] = self._matched.get(curve, False) or bool(selected)
+            covered = [k for k in selected if laid[k] is None]
+            for k, value in zip(covered, self._values(parameter, curve, covered), strict=True):
+                laid[k] = value
         return laid
 
-    def call(self, name: str, *, key: int) -> Call:
-        """The settings of tensor ``name``: of the model, else of the recipe, else the default.
+    def _values(self, parameter: Parameter, curve: Curve, covered: Sequence[int]) -> list[float]:
+        if parameter.kind == "flag":  # between two flags there is nothing
+            last = len(curve.values) - 1
+            return [curve.values[int(self._run.places[k] * last)] for k in covered]
+        if self._recipe.by is Reading.TENSOR:
+            return by_tensor(curve.values, len(covered))
+        return [interpolated(curve.values, self._run.places[k]) for k in covered]
+
+    def call(self, position: int, *, key: int, shape: tuple[int, ...]) -> Call:
+        """The settings of tensor number ``position`` of the run: of the model, else of the slice, else the default.
 
         Raises :class:`RecipeError` if a parameter has none of these, or a value outside its bounds.
         """
-        recipe, method = self._recipe, self._method
         values: dict[str, float | str | bool] = {}
         per_model: dict[str, tuple[float, ...]] = {}
-        for parameter in method.parameters:
-            if parameter.kind != "number":
-                values[parameter.name] = recipe.options.get(parameter.name, _default(parameter))
+        for parameter in self._method.parameters:
+            name = parameter.name
+            if parameter.kind == "choice":
+                values[name] = self._recipe.choices.get(name, str(_default(parameter)))
             elif parameter.per_model:
-                per_model[parameter.name] = tuple(
-                    self._number(parameter, name, (own, self._shared)) for own in self._own
-                )
+                per_model[name] = tuple(self._number(parameter, own[name][position]) for own in self._own)
             else:
-                values[parameter.name] = self._number(parameter, name, (self._shared,))
-        return Call(
-            has_base=recipe.base is not None,
-            values=values,
-            per_model=per_model,
-            key=key,
-        )
+                number = self._number(parameter, self._shared[name][position])
+                values[name] = bool(number) if parameter.kind == "flag" else number
+        has_base = self._run.slice.base is not None
+        return Call(has_base=has_base, values=values, per_model=per_model, key=key, shape=shape)
 
-    def _number(self, parameter: Parameter, name: str, levels: Sequence[Mapping[str, Mapping[str, float]]]) -> float:
-        for level in levels:
-            value = level.get(parameter.name, {}).get(name)
-            if value is not None:
-                break
-        else:
+    def _number(self, parameter: Parameter, value: float | None) -> float:
+        if value is None:
             if parameter.default is None:
                 raise RecipeError(f"{parameter.name}: {self._method.name} needs it, for each model or for all")
             value = float(parameter.default)

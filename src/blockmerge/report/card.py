@@ -25,8 +25,8 @@ def model_card(plan: Plan) -> str:
     """The text of README.md: front matter that the Hub reads, the picture, the recipe, the inputs."""
     published = [model.published for model in plan.inputs]
     sections = [
-        f"---\n{_front_matter(plan.inputs)}---",
-        "# " + " × ".join(model.location.label for model in plan.inputs),
+        f"---\n{_front_matter(plan.leaves)}---",
+        "# " + " × ".join(model.label for model in plan.leaves),
         *_how(plan),
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
@@ -46,7 +46,7 @@ def _how(plan: Plan) -> list[str]:
         method = METHODS[plan.recipe.method]
         summary = method.summary[0].lower() + method.summary[1:]
         return [f"Merged with {link} by `{method.name}` ({method.paper}): {summary}", f"`{method.equation}`"]
-    second = plan.inputs[1].location.label
+    second = plan.inputs[1].label
     return [
         f"Two finetuned models blended by a gradient with {link}: each tensor takes its own share of either.",
         f"![Share of {second} in each tensor, from the first to the last]({PICTURE})",
@@ -56,7 +56,7 @@ def _how(plan: Plan) -> list[str]:
 def _front_matter(inputs: Iterable[InputModel]) -> str:
     inputs = list(inputs)
     entries: dict[str, Any] = {
-        "base_model": list(dict.fromkeys(model.location.label for model in inputs)),
+        "base_model": list(dict.fromkeys(model.label for model in inputs)),
         "base_model_relation": "merge",
         "library_name": "transformers",
         "language": _together(inputs, "language"),

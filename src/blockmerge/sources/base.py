@@ -34,7 +34,7 @@ class Source(Protocol):
 
     @property
     def files(self) -> Mapping[str, SmallFile]:
-        """Its other files by name: tokenizer, templates, licence, code."""
+        """Its files besides weights by name: config.json, tokenizer, templates, licence, code."""
         ...
 
     @property

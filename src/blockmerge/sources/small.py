@@ -1,4 +1,4 @@
-"""The files of a model besides its weights and config.json: tokenizer, templates, licence, code."""
+"""The files of a model besides its weights: config, tokenizer, templates, licence, code."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from blockmerge.errors import ModelError
 __all__ = ["SmallFile", "small_files"]
 
 _NAMES = (
-    "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
     "tekken.json", "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
     "video_preprocessor_config.json",
 )  # fmt: skip
