@@ -12,9 +12,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from blockmerge.methods.operations import GRANULE, Measure, Observe, Run
-from blockmerge.planning import Row
+from blockmerge.planning import Piece, Row
 
-__all__ = ["BLOCK", "RowWork", "Tile", "tiles"]
+__all__ = ["BLOCK", "RowWork", "Tile", "granules", "tiles"]
 
 BLOCK = 1 << 20
 """Bytes of output in a canonical block."""
@@ -24,25 +24,57 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """``count`` elements of a row from element ``first`` on, inside piece number ``piece``."""
+    """``count`` elements of a row from element ``first`` on, inside piece number ``piece``.
+
+    Of these, ``kept`` from the one at ``skipped`` on belong to the block; the others are there to make rows whole.
+    """
 
     piece: int
     first: int
     count: int
+    skipped: int
+    kept: int
 
 
 def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
-    """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each.
+    """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each, or one row.
 
-    Where an operation measures first, tiles are granules instead, so that statistics do not depend on ``tile``.
+    A row of an operation that lies across the edge of blocks is computed in each of them. Where an operation measures
+    first, tiles are as large as granules, so that it meets them again.
     """
+    for number, piece, low, high in _cut(row, block):
+        unit = piece.operation.row
+        step = _whole(GRANULE if piece.operation.measures else tile // row.dtype.itemsize, unit)
+        start = low - (low - piece.first) % unit
+        end = min(high + (piece.first - high) % unit, piece.first + piece.count)
+        for first in range(start, end, step):
+            last = min(first + step, end)
+            begin = max(first, low)
+            yield Tile(number, first, last - first, begin - first, min(last, high) - begin)
+
+
+def granules(row: Row, block: int) -> Iterator[Tile]:
+    """The granules that start in one block of ``row``, for measuring passes: they depend on nothing but the row."""
+    for number, piece, low, high in _cut(row, block):
+        step = _whole(GRANULE, piece.operation.row)
+        for first in range(low + (piece.first - low) % step, high, step):
+            count = min(step, piece.first + piece.count - first)
+            yield Tile(number, first, count, 0, count)
+
+
+def _cut(row: Row, block: int) -> Iterator[tuple[int, Piece, int, int]]:
+    """The pieces that have elements in a block: number, piece, the first of these elements and the one after the last."""
     size = row.dtype.itemsize
     start, end = block * BLOCK // size, min((block + 1) * BLOCK // size, row.elements)
     for number, piece in enumerate(row.pieces):
-        step = GRANULE if piece.operation.measures else max(1, tile // size)
         low, high = max(start, piece.first), min(end, piece.first + piece.count)
-        for first in range(low, high, step):
-            yield Tile(number, first, min(step, high - first))
+        if low < high:
+            yield number, piece, low, high
+
+
+def _whole(elements: int, row: int) -> int:
+    """The largest multiple of ``row`` within ``elements``; at least one."""
+    return max(elements // row, 1) * row
 
 
 class RowWork:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["gram"]
+__all__ = ["gram", "l1"]
 
 
 @kernel
@@ -35,3 +35,23 @@ def gram(vectors, out):
             total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
             out[i, j] = total
             out[j, i] = total
+
+
+@kernel
+def l1(values):
+    """The sum of the magnitudes of ``values``."""
+    whole = values.size // 8 * 8
+    a = b = c = d = e = f = g = h = 0.0
+    for k in range(0, whole, 8):
+        a += abs(values[k])
+        b += abs(values[k + 1])
+        c += abs(values[k + 2])
+        d += abs(values[k + 3])
+        e += abs(values[k + 4])
+        f += abs(values[k + 5])
+        g += abs(values[k + 6])
+        h += abs(values[k + 7])
+    rest = 0.0
+    for k in range(whole, values.size):
+        rest += abs(values[k])
+    return ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest

@@ -119,7 +119,7 @@ class _Combiner:
         base = operands[0]
         key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{base.name}".encode()).digest()[:8], "little")
         try:
-            operation = self.method.build(self.settings.call(base.name, key=key))
+            operation = self.method.build(self.settings.call(base.name, key=key, shape=base.shape))
         except RecipeError as error:
             self.refused.setdefault(str(error), []).append(base.name)
             return
