@@ -77,6 +77,25 @@ def _whole(elements: int, row: int) -> int:
     return max(elements // row, 1) * row
 
 
+class _Observed:
+    """What the granules of a piece gave in one pass: ``found`` is all of it, or its sum, in the order of granules."""
+
+    def __init__(self, first: int) -> None:
+        self.found: list[Array] = []
+        self._next = first
+        self._early: dict[int, tuple[Array, int]] = {}
+
+    def add(self, tile: Tile, found: Array, *, stacked: bool) -> None:
+        """Take what one granule gave; it waits for those before it."""
+        self._early[tile.first] = found, tile.first + tile.count
+        while self._next in self._early:
+            found, self._next = self._early.pop(self._next)
+            if stacked or not self.found:
+                self.found.append(found)
+            else:
+                self.found[0] += found
+
+
 class RowWork:
     """The state of one row. Its passes run one after the other; the blocks of a pass in any order, on any thread."""
 
@@ -87,7 +106,7 @@ class RowWork:
         self.runs: list[Run] = []
         self._observers: list[Observe | None] = []
         self._statistics: list[list[Array]] = [[] for _ in row.pieces]
-        self._observed: list[dict[int, Array]] = [{} for _ in row.pieces]
+        self._observed: list[_Observed] = []
         self._remaining = [self.blocks] * self.passes
         self._started = [threading.Event() for _ in range(self.passes)]
         self._digests = bytearray(_DIGEST * self.blocks)
@@ -109,13 +128,7 @@ class RowWork:
         assert observer is not None
         found = observer(operands, tile.first)
         with self._guard:
-            observed = self._observed[tile.piece]
-            if measure.stacked:
-                observed[tile.first] = found
-            elif 0 in observed:
-                observed[0] += found
-            else:
-                observed[0] = found
+            self._observed[tile.piece].add(tile, found, stacked=measure.stacked)
 
     def set_digest(self, block: int, digest: bytes) -> None:
         """Note the digest of a block's bytes."""
@@ -145,6 +158,7 @@ class RowWork:
                 for piece, statistics in zip(self.row.pieces, self._statistics, strict=True)
             ]
         else:
+            self._observed = [_Observed(piece.first) for piece in self.row.pieces]
             measures = [self.measure(number, piece) for piece in range(len(self.row.pieces))]
             self._observers = [
                 measure.bind(statistics) if measure is not None else None
@@ -156,5 +170,4 @@ class RowWork:
         """Turn what a pass observed into its statistic: the sum over granules, or all of them in order."""
         for piece, (observed, statistics) in enumerate(zip(self._observed, self._statistics, strict=True)):
             if self.measure(number, piece) is not None:
-                statistics.append(np.stack([observed[first] for first in sorted(observed)]))
-            observed.clear()
+                statistics.append(np.stack(observed.found))

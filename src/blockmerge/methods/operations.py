@@ -36,7 +36,7 @@ class Measure(Protocol):
     """A pass over the operands before the one that computes, for what has to be known of the whole tensor.
 
     Its statistic has one more dimension than what an observer gives: if ``stacked``, one entry for each granule, in
-    their order; else one entry, the sum over granules (of whole numbers only: their sum does not depend on the order).
+    their order; else one entry, the sum over granules in that order.
     """
 
     stacked: ClassVar[bool]
