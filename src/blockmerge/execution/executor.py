@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blockmerge.errors import NonFiniteError
 from blockmerge.execution.events import Event, Progress, TensorDone
-from blockmerge.execution.work import RowWork, Tile, tiles
+from blockmerge.execution.work import RowWork, Tile, granules, tiles
 from blockmerge.execution.writer import PartialModel
 from blockmerge.planning import Piece, Plan, Row
 from blockmerge.sources import Source
@@ -136,13 +136,17 @@ class Executor:
                     self._finished.set()
 
     def _measure(self, job: _Job, buffers: _Buffers) -> None:
+        from blockmerge.kernels import nonfinite
+
         row, read = job.work.row, 0
-        for tile in tiles(row, job.block, self._tile):
-            measure = job.work.measure(job.number, tile.piece)
+        for tile in granules(row, job.block):
+            piece, measure = row.pieces[tile.piece], job.work.measure(job.number, tile.piece)
             if measure is not None:
-                operands = self._operands(row.pieces[tile.piece], tile, buffers)
+                operands = self._operands(piece, tile, buffers)
+                if job.number == 0 and piece.operation.strict and any(map(nonfinite, operands)):
+                    self._bad_value(row, piece, tile, operands)  # statistics would carry it all over the tensor
                 job.work.observe(measure, tile, operands)
-                read += sum(operand.nbytes for operand in operands)
+                read += _counted(piece, tile)
         self._account(job, read, 0)
 
     def _compute(self, job: _Job, buffers: _Buffers) -> None:
@@ -155,11 +159,13 @@ class Executor:
             elements = result.view(row.dtype.storage)
             bad = job.work.runs[tile.piece](operands, elements, tile.first)
             if bad and piece.operation.strict:
-                self._check_nonfinite(row, piece, tile, operands, elements)
-            digest.update(result.data)
-            self._output.write(row, tile.first * row.dtype.itemsize, result.data)
-            read += sum(operand.nbytes for operand in operands)
-            written += result.nbytes
+                self._bad_value(row, piece, tile, operands, elements)
+            size = row.dtype.itemsize
+            kept = result[tile.skipped * size : (tile.skipped + tile.kept) * size]
+            digest.update(kept.data)
+            self._output.write(row, (tile.first + tile.skipped) * size, kept.data)
+            read += _counted(piece, tile)
+            written += kept.nbytes
         job.work.set_digest(job.block, digest.digest())
         self._account(job, read, written)
 
@@ -182,30 +188,44 @@ class Executor:
                 self.digests[name] = digest
                 self._done.append(TensorDone(name, digest))
 
-    def _check_nonfinite(
-        self, row: Row, piece: Piece, tile: Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
+    def _bad_value(
+        self,
+        row: Row,
+        piece: Piece,
+        tile: Tile,
+        operands: Sequence[NDArray[Any]],
+        result: NDArray[Any] | None = None,
     ) -> None:
         self.nonfinite.add(row.name)
         if not self._allow_nonfinite:
             raise self._nonfinite(row, piece, tile, operands, result)
 
     def _nonfinite(
-        self, row: Row, piece: Piece, tile: Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
+        self,
+        row: Row,
+        piece: Piece,
+        tile: Tile,
+        operands: Sequence[NDArray[Any]],
+        result: NDArray[Any] | None,
     ) -> NonFiniteError:
-        """An error that names the model, the tensor and the place of the first bad value."""
+        """An error that names the model, the tensor and the place of the first bad value, in an operand if one has it."""
         from blockmerge.kernels import first_nonfinite
 
-        at = first_nonfinite(result)
-        place = _place(tile.first + at, row.shape)
         for operand, read in zip(operands, piece.reads, strict=True):
-            if first_nonfinite(operand[at : at + 1]) == 0:
-                label = self._sources[read.model].label
+            if (at := first_nonfinite(operand)) >= 0:
+                label, place = self._sources[read.model].label, _place(tile.first + at, row.shape)
                 return NonFiniteError(
                     f"{label}: {read.name}{place} is not finite; the checkpoint is damaged (--allow-nonfinite goes on)"
                 )
+        place = _place(tile.first + (0 if result is None else first_nonfinite(result)), row.shape)
         return NonFiniteError(
             f"{row.name}{place} overflows {row.dtype}; choose a wider --dtype (or --allow-nonfinite to write infinity)"
         )
+
+
+def _counted(piece: Piece, tile: Tile) -> int:
+    """The bytes that count as read for a tile: a row in two blocks counts once."""
+    return sum(tile.kept * read.dtype.itemsize for read in piece.reads)
 
 
 def _place(index: int, shape: Sequence[int]) -> list[int]:
