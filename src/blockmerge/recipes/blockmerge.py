@@ -12,6 +12,7 @@ Operations run in order, each on what the one before it left. Both editions writ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from blockmerge.errors import RecipeError
@@ -23,6 +24,7 @@ from blockmerge.recipes.values import parse_list, parse_size
 __all__ = ["KEYS", "from_flags", "read", "to_dict"]
 
 KEYS = {
+    "name": False,
     "model_path1": True,
     "model_path2": True,
     "output_model_path": False,
@@ -58,7 +60,7 @@ def from_flags(
 def read(document: Document) -> Recipe:
     """The recipe in a file of the YAML edition. Raises :class:`RecipeError` or several at once."""
     fields = document.root.fields(KEYS)
-    text = {key: node.text() for key, node in fields.items() if key not in ("operations", "max_shard_size")}
+    text = {key: node.text() for key, node in fields.items() if key not in ("name", "operations", "max_shard_size")}
     size = fields.get("max_shard_size")
     shard_size = (
         parse_size(SHARD_SIZE, "") if size is None else size.attempt(lambda: parse_size(size.text(), size.where), 0)
@@ -93,7 +95,7 @@ def _selection(layer_only: bool, no_layers: bool, pattern: str | None) -> Select
     return Selection(only=only, filters=(pattern,) if pattern else (), literal_layers=True)
 
 
-def to_dict(recipe: Recipe, models: tuple[str, str]) -> dict[str, Any]:
+def to_dict(recipe: Recipe, models: Sequence[str]) -> dict[str, Any]:
     """``recipe`` in the keys of the YAML edition, without paths of a machine."""
     operations: list[dict[str, Any]] = []
     for curve in recipe.curves:

@@ -8,7 +8,10 @@ from blockmerge import dtypes
 from blockmerge.architectures import Block
 from blockmerge.errors import RecipeError
 from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection
+from blockmerge.recipes.references import References
+from blockmerge.recipes.tokens import choice_of
 from blockmerge.recipes.values import checked_values, one_of, parse_layers, parse_size
+from blockmerge.vocabularies import TokenizerChoice
 
 __all__ = ["gradient"]
 
@@ -28,6 +31,8 @@ def gradient(
     arithmetic: str = "exact",
     on_missing: str = "error",
     max_shard_size: str | int = "2GB",
+    tokenizer: str | TokenizerChoice | None = None,
+    chat_template: str | None = None,
 ) -> Recipe:
     """Blend two models by a gradient.
 
@@ -44,6 +49,9 @@ def gradient(
     :param arithmetic: ``exact``, or ``original`` for the bits of BlockMerge_Gradient.
     :param on_missing: ``error`` or ``keep``, for tensors that only one model has.
     :param max_shard_size: size of a weight file at most, such as ``"2GB"``, or bytes.
+    :param tokenizer: ``union``, ``base`` (model 1's, row by token), a model, or a
+        :class:`~blockmerge.vocabularies.TokenizerChoice`; default model 1's, row by row.
+    :param chat_template: ``auto`` for what most models have, the name of a known one, or a template; default model 1's.
 
     Tensors that no curve covers stay model 1's. Raises :class:`RecipeError` for anything that does not make sense.
     """
@@ -69,14 +77,19 @@ def gradient(
         raise RecipeError(f"dtype: {dtype!r} cannot be written; choose bfloat16, float16 or float32")
     if chosen is not Arithmetic.EXACT and dtype not in (None, "float16"):
         raise RecipeError(f"dtype: {dtype} does not go with the original's arithmetic, which always writes float16")
+    references = References((str(model1), str(model2)))
+    if isinstance(tokenizer, str):
+        tokenizer = choice_of(tokenizer, references)
     return Recipe(
-        models=(str(model1), str(model2)),
+        models=tuple(references.names),
         curves=tuple(sorted(curves, key=lambda curve: curve.selection.block is None)),
         by=one_of(Reading, by, "by"),
         arithmetic=chosen,
         dtype=dtype,
         on_missing=one_of(OnMissing, on_missing, "on_missing"),
         max_shard_size=parse_size(max_shard_size, "max_shard_size"),
+        tokenizer=tokenizer,
+        chat_template=chat_template,
     )
 
 

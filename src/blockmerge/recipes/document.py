@@ -6,9 +6,11 @@ but counted, so a file of nested aliases ends in an error, not in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,48 +22,64 @@ __all__ = ["Document", "Node"]
 
 MAX_BYTES = 200_000
 MAX_NODES = 200_000
+MAX_DOCUMENTS = 100
 T = TypeVar("T")
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, TypeError)
 """What PyYAML raises over values that do not fit the tag they bear."""
 
 
-class Document:
-    """A recipe file being read. ``problems`` collects what is wrong with it; :meth:`check` raises them together."""
+_SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+"""Numbers that YAML 1.1 takes for text unless they hold a point and a sign: 1e-5."""
 
-    def __init__(self, text: str, name: str) -> None:
+
+class Document:
+    """One YAML document of a recipe file. ``problems`` collects what is wrong; :meth:`check` raises it together."""
+
+    def __init__(self, root: yaml.Node, name: str, visits: Iterator[int]) -> None:
         self.name = name
         self.problems: list[BlockmergeError] = []
-        self._visited = 0
-        if len(text) > MAX_BYTES:
-            raise RecipeError(f"{name}: larger than {MAX_BYTES:,} bytes; this is no recipe")
-        try:
-            root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise RecipeError(f"{name}{_line_of(error)}: not valid YAML: {_reason(error)}") from error
+        self._visits = visits
         if not isinstance(root, yaml.MappingNode):
-            raise RecipeError(f"{name}: holds no recipe; a recipe is a list of keys and values")
+            line = root.start_mark.line + 1
+            raise RecipeError(f"{name}:{line}: holds no recipe; a recipe is a list of keys and values")
         self.root = Node(self, root, "")
 
     @classmethod
-    def read(cls, path: Path) -> Document:
-        """Read the file at ``path``. Raises :class:`RecipeError`."""
+    def parse(cls, text: str, name: str) -> list[Document]:
+        """The documents that ``text`` holds, at least one. Raises :class:`RecipeError`."""
+        if len(text) > MAX_BYTES:
+            raise RecipeError(f"{name}: larger than {MAX_BYTES:,} bytes; this is no recipe")
+        try:
+            roots: list[yaml.Node] = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise RecipeError(f"{name}{_line_of(error)}: not valid YAML: {_reason(error)}") from error
+        roots = [root for root in roots if root.value != ""]  # what a line of --- at either end leaves
+        if not 0 < len(roots) <= MAX_DOCUMENTS:
+            raise RecipeError(
+                f"{name}: " + ("holds no recipe" if not roots else f"more than {MAX_DOCUMENTS} documents")
+            )
+        visits = count(1)
+        return [cls(root, name, visits) for root in roots]
+
+    @classmethod
+    def read(cls, path: Path) -> list[Document]:
+        """The documents in the file at ``path``. Raises :class:`RecipeError`."""
         try:
             with path.open(encoding="utf-8") as file:
-                return cls(file.read(MAX_BYTES + 1), str(path))
+                return cls.parse(file.read(MAX_BYTES + 1), str(path))
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is not a text file in UTF-8") from error
 
     def visit(self) -> None:
-        """Count a node that is looked at."""
-        self._visited += 1
-        if self._visited > MAX_NODES:
+        """Count a node that is looked at, in whichever document of the file."""
+        if next(self._visits) > MAX_NODES:
             raise RecipeError(f"{self.name}: holds more than {MAX_NODES:,} values; this is no recipe")
 
     def check(self) -> None:
         """Raise what was found wrong so far."""
-        raise_all(self.problems)
+        raise_all({str(problem): problem for problem in self.problems}.values())
 
 
 class Node:
@@ -70,6 +88,10 @@ class Node:
     def __init__(self, document: Document, node: yaml.Node, path: str) -> None:
         document.visit()
         self._document, self._node, self.path = document, node, path
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it is a mapping with this key."""
+        return key in self.keys()
 
     @property
     def place(self) -> str:
@@ -85,6 +107,11 @@ class Node:
     def problem(self, what: str) -> None:
         """Note that something is wrong here, and go on."""
         self._document.problems.append(RecipeError(f"{self.where}: {what}"))
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether anything in the document was found wrong so far."""
+        return bool(self._document.problems)
 
     def attempt(self, build: Callable[[], T], default: T) -> T:
         """The value of ``build``; its error is noted and gives ``default``."""
@@ -129,7 +156,7 @@ class Node:
         """The entries of a mapping as they stand; empty for anything else."""
         if not isinstance(self._node, yaml.MappingNode):
             return []
-        return [(key, Node(self._document, value, key)) for key, value in self._pairs]
+        return [(key, Node(self._document, value, f"{self.path}.{key}".lstrip("."))) for key, value in self._pairs]
 
     def keys(self) -> list[str]:
         """The keys of a mapping as written; empty for anything else."""
@@ -139,6 +166,11 @@ class Node:
     def is_mapping(self) -> bool:
         """Whether it holds keys and values."""
         return isinstance(self._node, yaml.MappingNode)
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it says nothing: an empty value, ``null`` or ``~``."""
+        return isinstance(self._node, yaml.ScalarNode) and self._node.tag == "tag:yaml.org,2002:null"
 
     def items(self) -> list[Node]:
         """The entries of a list; a single value counts as a list of one."""
@@ -156,6 +188,8 @@ class Node:
         except _UNREADABLE as error:
             self.problem(f"cannot be understood: {_reason(error)}")
             return None
+        if isinstance(value, str) and self._node.style is None and _SCIENTIFIC.fullmatch(value):
+            return float(value)
         if value is None or isinstance(value, str | int | float | bool):
             return value
         return str(self._node.value)  # dates and the like: the text
@@ -175,6 +209,14 @@ class Node:
         if not isinstance(value, bool):
             self.problem(f"needs true or false, not {str(value)[:40]!r}")
         return value is True
+
+    def whole(self) -> int:
+        """A whole number."""
+        value = self.plain()
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.problem("needs a whole number")
+            return 0
+        return value
 
     def numbers(self) -> tuple[float, ...]:
         """A list of numbers, or one."""

@@ -1,31 +1,55 @@
-"""Which dialect a recipe file is written in."""
+"""Which dialect each document of a recipe file is written in."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from blockmerge.errors import RecipeError
+from blockmerge.errors import BlockmergeError, Problems, RecipeError, raise_all
 from blockmerge.methods import METHODS, Method
 from blockmerge.recipes import blockmerge, methods, native
 from blockmerge.recipes.document import Document
 from blockmerge.recipes.recipe import Recipe
+from blockmerge.recipes.stages import Entry, assembled
 
-__all__ = ["load_recipe"]
+__all__ = ["load_recipe", "parse_recipe"]
 
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe: native YAML, or a file of BlockMerge_Gradient's YAML edition.
 
+    Several documents, separated by ``---``, are stages: each but the result has a ``name`` that others take as a model.
+
     Raises :class:`RecipeError`, or :class:`~blockmerge.errors.Problems` with all that is wrong, each with its line.
     """
-    document = Document.read(Path(path))
+    return _assembled(Document.read(Path(path)))
+
+
+def parse_recipe(text: str, name: str = "recipe") -> Recipe:
+    """As :func:`load_recipe`, from ``text``; ``name`` stands for the file in errors."""
+    return _assembled(Document.parse(text, name))
+
+
+def _assembled(documents: list[Document]) -> Recipe:
+    entries: list[Entry] = []
+    problems: list[BlockmergeError] = []
+    for document in documents:
+        try:
+            names = [node for key, node in document.root.pairs() if key == "name"]
+            entries.append(Entry(_read(document), document.root, names[0] if names else None))
+        except Problems as error:
+            problems += error.problems
+        except RecipeError as error:
+            problems.append(error)
+    raise_all(problems)
+    return assembled(entries)
+
+
+def _read(document: Document) -> Recipe:
     keys = set(document.root.keys())
     if keys & {"model_path1", "model_path2", "operations"}:
         return blockmerge.read(document)
     if "merge_method" in keys:
-        raise RecipeError(
-            f"{path}: is a mergekit recipe, which this version does not read; see docs/methods.md for ours"
-        )
+        raise RecipeError(f"{document.root.where}: is a mergekit recipe, which this version does not read")
     method = _method(document)
     return native.read(document) if method is None else methods.read(document, method)
 

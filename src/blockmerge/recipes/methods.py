@@ -8,175 +8,221 @@ models:
   - {model: org/chat, weight: {attention: 0.3, all: 0.5}}
 lambda: 1.1                                         # settings of the method
 by: layer                                           # ... and the keys of every recipe
+
+Instead of ``models``, ``slices`` build the result from runs of layers, and ``modules`` hold either for each part of a
+composite model. What an inner level says comes before what an outer one says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import groupby
 from typing import Any
 
-from blockmerge import dtypes
-from blockmerge.architectures import Block
-from blockmerge.methods import Method, Parameter
+from blockmerge.methods import METHODS, Method, Parameter
+from blockmerge.recipes import common
 from blockmerge.recipes.document import Document, Node
-from blockmerge.recipes.recipe import SHARD_SIZE, Curve, OnMissing, Reading, Recipe, Selection, Setting
-from blockmerge.recipes.values import Choice, one_of, parse_size
+from blockmerge.recipes.recipe import Part, Recipe, Setting, Slice
+from blockmerge.recipes.references import References
+from blockmerge.recipes.settings import Settings, joined, read_settings, spelled
+from blockmerge.recipes.values import parse_layers
 
-__all__ = ["read", "to_dict"]
+__all__ = ["INPUTS", "KEYS", "check_count", "check_layers", "chosen", "read", "to_dict"]
 
-_COMMON = {
-    "method": True,
-    "models": True,
-    "base": False,
-    "by": False,
-    "dtype": False,
-    "on_missing": False,
-    "max_shard_size": False,
-    "seed": False,
-}
-_BLOCKS = ("all", *(block.value for block in Block if block is not Block.OTHER))
+KEYS = ("method", "base", "donor", "seed", *common.KEYS)
+"""Keys that every recipe of these methods may have."""
+INPUTS = ("models", "slices", "modules")
+"""... and those of which it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """What holds around a list of models: the base, if one is named, and the settings given so far."""
+
+    method: Method
+    references: References
+    base: Node | None = None
+    settings: Settings = field(default_factory=dict[str, Setting])
+    module: str = ""
+
+    def within(self, fields: Mapping[str, Node], module: str | None = None) -> _Level:
+        """The level inside this one that ``fields`` describe."""
+        if "base" in fields and self.method.base == "none":
+            fields["base"].problem(f"{self.method.name} has no base")
+            fields = {key: node for key, node in fields.items() if key != "base"}
+        return replace(
+            self,
+            base=fields.get("base", self.base),
+            settings=joined(read_settings(fields, self.method.parameters), self.settings),
+            module=self.module if module is None else module,
+        )
 
 
 def read(document: Document, method: Method) -> Recipe:
     """The recipe that ``document`` holds for ``method``. Raises :class:`RecipeError`, or several at once."""
-    own = {parameter.name: False for parameter in method.parameters}
-    fields = document.root.fields({**_COMMON, **own, "base": method.base == "required"})
-    if "base" in fields and method.base == "none":
-        fields["base"].problem(f"{method.name} has no base")
-    models: list[str] = []
-    model_settings: list[Mapping[str, Setting]] = []
-    for node in fields["models"].items() if "models" in fields else ():
-        reference, settings = _model(node, method)
-        models.append(reference)
-        model_settings.append(settings)
-    _check_count(fields, method, len(models))
-    settings, options = _settings(fields, method)
+    own = [parameter.name for parameter in method.parameters]
+    fields = document.root.fields(dict.fromkeys((*KEYS, *INPUTS, *own), False))
+    references = References()
+    if "donor" in fields:
+        references.number(fields["donor"].text())
+    if "base" in fields and method.base != "none" and not fields["base"].is_mapping:
+        references.number(fields["base"].text())
+    pieces = _pieces(document.root, fields, _Level(method, references).within(fields), layered=False)
     recipe = Recipe(
-        models=tuple(models),
+        models=(),
         method=method.name,
-        base=fields["base"].text() if "base" in fields else None,
-        settings=settings,
-        model_settings=tuple(model_settings),
-        options=options,
-        seed=_seed(fields),
-        by=_choice(fields, "by", Reading, Reading.TENSOR),
-        dtype=_dtype(fields),
-        on_missing=_choice(fields, "on_missing", OnMissing, OnMissing.ERROR),
-        max_shard_size=_size(fields),
+        slices=tuple(pieces),
+        choices=_choices(fields, method),
+        seed=fields["seed"].whole() if "seed" in fields else 0,
+        **common.read(fields, references),
     )
     document.check()
-    return recipe
+    return replace(recipe, models=tuple(references.names))
 
 
-def _model(node: Node, method: Method) -> tuple[str, dict[str, Setting]]:
+def _pieces(node: Node, fields: Mapping[str, Node], level: _Level, *, layered: bool) -> list[Slice]:
+    """The slices that one of ``models``, ``slices`` and ``modules`` in ``fields`` describes."""
+    given = [key for key in INPUTS if key in fields]
+    if len(given) != 1:
+        node.problem(
+            f"{' and '.join(given)} exclude each other" if given else "models is missing (or slices, or modules)"
+        )
+        return []
+    inputs = fields[given[0]]
+    if given == ["models"]:
+        return [_slice(node, inputs, level, layered=layered)]
+    if given == ["slices"]:
+        found = [piece for item in inputs.items() for piece in _sliced(item, level)]
+    else:
+        found = [piece for name, item in inputs.pairs() for piece in _module(name, item, level)]
+    if not found and not node.has_problems:
+        inputs.problem("is empty")
+    return found
+
+
+def _sliced(node: Node, level: _Level) -> list[Slice]:
+    own = [parameter.name for parameter in level.method.parameters if parameter.kind != "choice"]
+    fields = node.fields({"models": True, **dict.fromkeys(("base", *own), False)})
+    return _pieces(node, fields, level.within(fields), layered=True) if "models" in fields else []
+
+
+def _module(name: str, node: Node, level: _Level) -> list[Slice]:
+    own = [parameter.name for parameter in level.method.parameters if parameter.kind != "choice"]
+    fields = node.fields(dict.fromkeys(("models", "slices", "base", *own), False))
+    return _pieces(node, fields, level.within(fields, name), layered=False)
+
+
+def _slice(node: Node, inputs: Node, level: _Level, *, layered: bool) -> Slice:
+    """One slice of ``inputs``, a list of models; their layers may be named if it is ``layered``."""
+    base = None if level.base is None else _part(level.base, level, (), layered=layered)
+    if base is None and level.method.base == "required":
+        node.problem("base is missing")
+    own = [p for p in level.method.parameters if p.per_model and p.kind != "choice"]
+    items = inputs.items()
+    parts = [_part(item, level, own, layered=layered) for item in items]
+    if base is not None and base.layers is None:
+        ranges = {part.layers for part in parts}
+        if len(ranges) == 1:
+            base = replace(base, layers=parts[0].layers)
+        elif ranges:
+            node.problem("needs the layers of the base too: base: {model: ..., layers: ...}")
+    check_count(inputs, level.method, len(parts))
+    check_layers(inputs, [*parts, *([] if base is None else [base])])
+    return Slice(tuple(parts), base, level.settings, level.module)
+
+
+def _part(node: Node, level: _Level, own: Sequence[Parameter], *, layered: bool) -> Part:
     if not node.is_mapping:
-        return node.text(), {}
-    own = {parameter.name: False for parameter in method.parameters if parameter.per_model}
-    fields = node.fields({"model": True, **own})
+        return Part(level.references.number(node.text()))
+    keys = [parameter.name for parameter in own] + (["layers"] if layered else [])
+    fields = node.fields({"model": True, **dict.fromkeys(keys, False)})
     reference = fields["model"].text() if "model" in fields else ""
-    return reference, {name: _setting(value) for name, value in fields.items() if name != "model"}
+    return Part(level.references.number(reference), read_settings(fields, own), _layers(fields.get("layers")))
 
 
-def _check_count(fields: Mapping[str, Node], method: Method, count: int) -> None:
+def _layers(node: Node | None) -> tuple[int, int] | None:
+    return None if node is None else node.attempt(lambda: parse_layers(node.text(), node.where), None)
+
+
+def check_count(node: Node, method: Method, count: int) -> None:
+    """Whether ``method`` takes ``count`` models besides the base."""
     low, high = method.models
-    if "models" in fields and not low <= count <= (high or count):
+    if not low <= count <= (high or count):
         wanted = str(low) if low == high else f"{low} or more" if high is None else f"{low} to {high}"
-        fields["models"].problem(f"{method.name} takes {wanted} models, not {count}")
+        noun = "model" if wanted == "1" else "models"
+        node.problem(
+            f"{method.name} takes {wanted} {noun}{' beside the base' * (method.base == 'required')}, not {count}"
+        )
 
 
-def _settings(fields: Mapping[str, Node], method: Method) -> tuple[dict[str, Setting], dict[str, str | bool]]:
-    settings: dict[str, Setting] = {}
-    options: dict[str, str | bool] = {}
-    for parameter in method.parameters:
-        node = fields.get(parameter.name)
-        if node is None:
-            continue
-        if parameter.kind == "number":
-            settings[parameter.name] = _setting(node)
-        elif parameter.kind == "flag":
-            options[parameter.name] = node.flag()
-        else:
-            options[parameter.name] = _chosen(node, parameter)
-    return settings, options
+def check_layers(node: Node, parts: Sequence[Part]) -> None:
+    """Whether all ``parts`` of a slice have as many layers, as far as they say."""
+    counts = [part.layers[1] - part.layers[0] for part in parts if part.layers is not None]
+    if len(set(counts)) > 1:
+        node.problem(f"takes {' and '.join(map(str, counts))} layers of its models; a slice needs as many of each")
 
 
-def _setting(node: Node) -> Setting:
-    """A number, a list, or one of these for each block."""
-    if not node.is_mapping:
-        return (Curve(node.numbers(), Selection(), node.place),)
-    found = node.fields(dict.fromkeys(_BLOCKS, False))
-    ordered = sorted(found.items(), key=lambda item: item[0] == "all")
-    return tuple(
-        Curve(value.numbers(), Selection(block=None if name == "all" else Block(name)), value.place)
-        for name, value in ordered
-    )
+def _choices(fields: Mapping[str, Node], method: Method) -> dict[str, str]:
+    return {
+        parameter.name: chosen(fields[parameter.name], parameter)
+        for parameter in method.parameters
+        if parameter.kind == "choice" and parameter.name in fields
+    }
 
 
-def _chosen(node: Node, parameter: Parameter) -> str:
+def chosen(node: Node, parameter: Parameter) -> str:
+    """One of the texts that ``parameter`` allows."""
     text = node.text()
     if text not in parameter.choices:
         near = get_close_matches(text, parameter.choices, 1)
-        node.problem(
-            f"{text!r} is not known; " + (f"did you mean {near[0]}?" if near else " or ".join(parameter.choices))
-        )
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(parameter.choices)}"
+        node.problem(f"{text!r} is not known; {hint}")
     return text
 
 
-def _choice(fields: Mapping[str, Node], key: str, choices: type[Choice], default: Choice) -> Choice:
-    node = fields.get(key)
-    return default if node is None else node.attempt(lambda: one_of(choices, node.text(), node.where), default)
-
-
-def _dtype(fields: Mapping[str, Node]) -> str | None:
-    node = fields.get("dtype")
-    if node is None:
-        return None
-    if dtypes.by_name(node.text()) not in dtypes.OUTPUT_DTYPES:
-        node.problem(f"{node.text()!r} cannot be written; choose bfloat16, float16 or float32")
-    return node.text()
-
-
-def _size(fields: Mapping[str, Node]) -> int:
-    node = fields.get("max_shard_size")
-    return SHARD_SIZE if node is None else node.attempt(lambda: parse_size(node.text(), node.where), 0)
-
-
-def _seed(fields: Mapping[str, Node]) -> int:
-    node = fields.get("seed")
-    value = 0 if node is None else node.plain()
-    if not isinstance(value, int) or isinstance(value, bool):
-        assert node is not None
-        node.problem("needs a whole number")
-        return 0
-    return value
-
-
-def to_dict(recipe: Recipe, references: Sequence[str]) -> dict[str, Any]:
-    """``recipe`` in the words of this dialect, without defaults; ``references`` stand for its inputs."""
-    models = references if recipe.base is None else references[1:]
+def to_dict(recipe: Recipe, models: Sequence[str]) -> dict[str, Any]:
+    """``recipe`` in the words of this dialect, without defaults; ``models`` stand for its inputs."""
+    method = METHODS[recipe.method]
+    first = recipe.slices[0].base or recipe.slices[0].parts[0]
+    modules = {name: list(pieces) for name, pieces in groupby(recipe.slices, lambda piece: piece.module)}
     entries: dict[str, Any] = {
         "method": recipe.method,
-        "base": None if recipe.base is None else references[0],
-        "models": [
-            {"model": model, **_spelled(own)} if own else model
-            for model, own in zip(models, recipe.model_settings, strict=True)
-        ],
-        **_spelled(recipe.settings),
-        **recipe.options,
+        "donor": models[0] if first.model else None,
+        **_spelled_inputs(modules, method, models),
+        **recipe.choices,
         "seed": recipe.seed or None,
-        **recipe.common_words(),
+        **common.spelled(recipe, models),
     }
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def _spelled(settings: Mapping[str, Setting]) -> dict[str, Any]:
-    spelled: dict[str, Any] = {}
-    for name, setting in settings.items():
-        blocks = {str(curve.selection.block or "all"): _short(curve.values) for curve in setting}
-        spelled[name] = blocks["all"] if set(blocks) == {"all"} else blocks
-    return spelled
+def _spelled_inputs(modules: Mapping[str, list[Slice]], method: Method, models: Sequence[str]) -> dict[str, Any]:
+    if set(modules) == {""}:
+        return _spelled_slices(modules[""], method, models)
+    return {"modules": {name: _spelled_slices(pieces, method, models) for name, pieces in modules.items()}}
 
 
-def _short(values: tuple[float, ...]) -> float | list[float]:
-    return values[0] if len(values) == 1 else list(values)
+def _spelled_slices(pieces: Sequence[Slice], method: Method, models: Sequence[str]) -> dict[str, Any]:
+    if len(pieces) == 1 and all(part.layers is None for part in _inputs(pieces[0])):
+        return _spelled_slice(pieces[0], method, models)
+    return {"slices": [_spelled_slice(piece, method, models) for piece in pieces]}
+
+
+def _inputs(piece: Slice) -> Iterator[Part]:
+    if piece.base is not None:
+        yield piece.base
+    yield from piece.parts
+
+
+def _spelled_slice(piece: Slice, method: Method, models: Sequence[str]) -> dict[str, Any]:
+    base = {} if piece.base is None else {"base": _spelled_part(piece.base, method, models)}
+    parts = [_spelled_part(part, method, models) for part in piece.parts]
+    return {**base, "models": parts, **spelled(piece.settings, method)}
+
+
+def _spelled_part(part: Part, method: Method, models: Sequence[str]) -> str | dict[str, Any]:
+    layers = {} if part.layers is None else {"layers": "{}:{}".format(*part.layers)}
+    words = {**layers, **spelled(part.settings, method)}
+    return {"model": models[part.model], **words} if words else models[part.model]

@@ -8,50 +8,58 @@ dtype: bfloat16                  # ... but model 1's
 arithmetic: exact
 on_missing: error
 max_shard_size: 2GB
+tokenizer: union                 # nothing: model 1's
+chat_template: auto              # nothing: model 1's
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from blockmerge.errors import RecipeError, raise_all
+from blockmerge.recipes import blockmerge, common, methods, tokens
 from blockmerge.recipes.build import gradient
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.recipe import Arithmetic, Recipe
+from blockmerge.recipes.references import References
 
-__all__ = ["KEYS", "read", "to_dict", "to_yaml"]
+__all__ = ["KEYS", "read", "to_dict", "to_documents", "to_yaml"]
 
 KEYS = {
     "method": True,
     "models": True,
     "values": True,
-    "by": False,
     "only": False,
     "filters": False,
     "layers": False,
-    "dtype": False,
     "arithmetic": False,
-    "on_missing": False,
-    "max_shard_size": False,
+    **dict.fromkeys(common.KEYS, False),
 }
+Names = Sequence[str] | Mapping[str, str]
 
 
 def read(document: Document) -> Recipe:
     """The recipe that ``document`` holds. Raises :class:`RecipeError` or several at once."""
     fields = document.root.fields(KEYS)
     readers: dict[str, Callable[[Node], Any]] = {"values": _values, "filters": _texts, "models": _texts}
-    arguments = {key: readers.get(key, Node.text)(node) for key, node in fields.items()}
+    arguments = {
+        key: readers.get(key, Node.text)(node) for key, node in fields.items() if key not in ("name", "tokenizer")
+    }
     if (method := arguments.pop("method", None)) not in (None, "gradient"):
         fields["method"].problem(f"{method!r} is not known; `blockmerge methods` lists them")
     models: list[str] = arguments.pop("models", [])
     if "models" in fields and len(models) != 2:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
+    references = References(models)
+    if "tokenizer" in fields:
+        arguments["tokenizer"] = tokens.read_tokenizer(fields["tokenizer"], references)
     document.check()
     try:
-        return gradient(models[0], models[1], **arguments)
+        return replace(gradient(models[0], models[1], **arguments), models=tuple(references.names))
     except RecipeError as error:  # it names the argument; we know the line
         key, _, what = str(error).partition(": ")
         fields.get(key.partition(":")[0], document.root).problem(what)
@@ -70,37 +78,57 @@ def _values(node: Node) -> Any:
     return {key: value.numbers() for key, value in fields.items()}
 
 
-def to_dict(recipe: Recipe, models: Sequence[str] | None = None) -> dict[str, Any]:
+def to_dict(recipe: Recipe, names: Names | None = None) -> dict[str, Any]:
     """``recipe`` in the words of this dialect (or, if operations overlap, of BlockMerge's), without defaults.
 
-    ``models`` replaces the references, so that a published recipe holds no path of the machine that made it.
+    ``names`` replace the references, so that a published recipe holds no path of the machine that made it: one for
+    each of the recipe's models, or a mapping that holds for its stages too. Stages come as a list under ``stages``.
     """
+    *stages, last = to_documents(recipe, names)
+    return {"stages": stages, **last} if stages else last
+
+
+def to_documents(recipe: Recipe, names: Names | None = None) -> list[dict[str, Any]]:
+    """``recipe`` as the YAML documents that it takes: its stages, each after those it needs, and itself."""
+    if not isinstance(names, Mapping):
+        names = dict(zip(recipe.models, names or recipe.models, strict=True))
+    found: dict[str, dict[str, Any]] = {}
+    _collect(recipe, names, found)
+    return [*found.values(), _document(recipe, names)]
+
+
+def _collect(recipe: Recipe, names: Mapping[str, str], found: dict[str, dict[str, Any]]) -> None:
+    for name, stage in recipe.stages.items():
+        if name not in found:
+            _collect(stage, names, found)
+            found[name] = {"name": name, **_document(stage, names)}
+
+
+def _document(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
+    models = [model if model in recipe.stages else names.get(model, model) for model in recipe.models]
     if recipe.method != "gradient":
-        from blockmerge.recipes.methods import to_dict as method_dict
-
-        return method_dict(recipe, models or recipe.references)
-    first, second = models or recipe.models
+        return methods.to_dict(recipe, models)
     if recipe.overlapping:
-        from blockmerge.recipes.blockmerge import to_dict as blockmerge_dict
-
-        return blockmerge_dict(recipe, (first, second))
+        return blockmerge.to_dict(recipe, models)
     selection = recipe.curves[0].selection
     curves = {str(curve.selection.block or "all"): list(curve.values) for curve in recipe.curves}
     entries: dict[str, Any] = {
         "method": "gradient",
-        "models": [first, second],
+        "models": models[:2],
         "values": curves["all"] if set(curves) == {"all"} else curves,
         "only": selection.only.value if selection.only else None,
         "filters": list(selection.filters) or None,
         "layers": "{}:{}".format(*selection.layers) if selection.layers else None,
         "arithmetic": recipe.arithmetic.value if recipe.arithmetic is not Arithmetic.EXACT else None,
-        **recipe.common_words(),
+        **common.spelled(recipe, models),
     }
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def to_yaml(recipe: Recipe, models: Sequence[str] | None = None) -> str:
-    """``recipe`` as YAML that ``blockmerge merge`` takes; see :func:`to_dict`."""
-    return yaml.safe_dump(
-        to_dict(recipe, models), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
+def to_yaml(recipe: Recipe, names: Names | None = None) -> str:
+    """``recipe`` as YAML that ``blockmerge merge`` takes; see :func:`to_dict`. Stages are documents of their own."""
+    documents = to_documents(recipe, names)
+    return "---\n".join(
+        yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+        for document in documents
     )

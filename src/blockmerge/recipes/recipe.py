@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from blockmerge.architectures import Block
 from blockmerge.vocabularies import TokenizerChoice
@@ -44,7 +43,7 @@ class Reading(StrEnum):
     LAYER = "layer"
     """One value per layer, as mergekit does; what stands before the layers gets the first, what follows the last."""
     MERGEKIT = "mergekit-0.1.5"
-    """As ``layer``, but what follows the layers (final norm, head) gets the first value too: mergekit 0.1.5's bug."""
+    """As ``layer``, but what follows the layers (final norm, head) gets the first value too, as in mergekit 0.1.5."""
 
 
 class Only(StrEnum):
@@ -161,13 +160,3 @@ class Recipe:
         """Numbers of the models that are a base and nothing else."""
         found = {piece.base.model for piece in self.slices if piece.base is not None}
         return frozenset(found - {part.model for piece in self.slices for part in piece.parts})
-
-    def common_words(self) -> dict[str, Any]:
-        """What every native recipe may say about any method, as far as it differs from the defaults."""
-        words = {
-            "by": self.by.value if self.by is not Reading.TENSOR else None,
-            "dtype": self.dtype,
-            "on_missing": self.on_missing.value if self.on_missing is not OnMissing.ERROR else None,
-            "max_shard_size": self.max_shard_size if self.max_shard_size != SHARD_SIZE else None,
-        }
-        return {word: value for word, value in words.items() if value is not None}

@@ -1,0 +1,20 @@
+"""The models of a recipe, numbered in the order in which they are first named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["References"]
+
+
+class References:
+    """Texts that name models, each once; a recipe holds their numbers."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names = list(names)
+
+    def number(self, reference: str) -> int:
+        """The number of a model, which joins the others if it is new."""
+        if reference not in self.names:
+            self.names.append(reference)
+        return self.names.index(reference)
