@@ -116,7 +116,7 @@ def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[
     for reference in recipe.models:
         if reference in recipe.stages:
             staged, under = _plan(replace(recipe.stages[reference], stages=recipe.stages), stack, quiet=quiet)
-            source: Source = PlannedSource(staged, under, reference)
+            source = _staged(staged, under, reference)
             model = InputModel(reference, None, source.fingerprint(), {}, staged)
         else:
             location = locations[reference]
@@ -134,7 +134,7 @@ def _sources(plan: Plan, stack: ExitStack, *, allow_nonfinite: bool) -> list[Sou
     for model in plan.inputs:
         if model.plan is not None:
             under = _sources(model.plan, stack, allow_nonfinite=allow_nonfinite)
-            sources.append(PlannedSource(model.plan, under, model.reference, allow_nonfinite=allow_nonfinite))
+            sources.append(_staged(model.plan, under, model.reference, allow_nonfinite=allow_nonfinite))
             continue
         assert model.location is not None
         source = opened[model.location]
@@ -142,6 +142,12 @@ def _sources(plan: Plan, stack: ExitStack, *, allow_nonfinite: bool) -> list[Sou
             raise ModelError(f"{model.reference}: its weights are not the ones that were planned with; plan again")
         sources.append(source)
     return sources
+
+
+def _staged(plan: Plan, sources: Sequence[Source], label: str, *, allow_nonfinite: bool = False) -> Source:
+    from blockmerge.execution.stage import PlannedSource
+
+    return PlannedSource(plan, sources, label, allow_nonfinite=allow_nonfinite)
 
 
 def _locate_all(references: Sequence[str], *, quiet: bool) -> dict[str, ModelLocation]:

@@ -1,7 +1,7 @@
-"""Dealing the tiles of a plan to threads: read, compute, check, digest, write.
+"""Dealing the blocks of a plan to threads: compute, digest, write.
 
 A row is cut into canonical blocks of 1 MiB of its output, counted from the tensor's start; a block is computed by one
-thread, tile by tile, in buffers that stay in its cache. Digests are over blocks, so they depend on nothing but content.
+thread. Digests are over blocks, so they depend on nothing but content.
 """
 
 from __future__ import annotations
@@ -9,23 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
-from blockmerge.errors import NonFiniteError
+from blockmerge.execution.compute import TILE, Buffers, Computer
 from blockmerge.execution.events import Event, Progress, TensorDone
-from blockmerge.execution.work import RowWork, Tile, tiles
+from blockmerge.execution.work import RowWork
 from blockmerge.execution.writer import PartialModel
-from blockmerge.planning import Piece, Plan, Row
+from blockmerge.planning import Plan
 from blockmerge.sources import Source
 
-__all__ = ["TILE", "Executor"]
+__all__ = ["Executor"]
 
-TILE = 1 << 19
-"""Bytes of output computed at once: with its operands, what an L2 cache holds."""
 _PULSE = 0.1
 
 
@@ -38,7 +34,7 @@ class _Job(NamedTuple):
 
 
 class Executor:
-    """Runs all rows of one plan. ``nonfinite`` holds the names of tensors with values that are not finite."""
+    """Runs all rows of one plan."""
 
     def __init__(
         self,
@@ -51,8 +47,8 @@ class Executor:
         emit: Callable[[Event], object],
         tile: int = TILE,
     ) -> None:
-        self._plan, self._sources, self._output = plan, sources, output
-        self._threads, self._allow_nonfinite, self._emit, self._tile = threads, allow_nonfinite, emit, tile
+        self._plan, self._output, self._threads, self._emit = plan, output, threads, emit
+        self._computer = Computer(sources, tile=tile, allow_nonfinite=allow_nonfinite)
         self._guard = threading.Lock()
         self._finished = threading.Event()
         self._working = threads
@@ -61,9 +57,13 @@ class Executor:
         self._stopped = False
         self._done: list[TensorDone] = []
         self.digests: dict[str, str] = {}
-        self.nonfinite: set[str] = set()
         self.bytes_read = 0
         self.bytes_written = 0
+
+    @property
+    def nonfinite(self) -> set[str]:
+        """Names of tensors with values that are not finite."""
+        return self._computer.nonfinite
 
     def run(self) -> None:
         """Compute and write every row; raises the first error after all threads have stopped."""
@@ -116,7 +116,7 @@ class Executor:
             return None if self._stopped else next(self._jobs, None)
 
     def _work(self) -> None:
-        buffers = _Buffers()
+        buffers = Buffers()
         try:
             while (job := self._next()) is not None:
                 while not job.work.wait(job.number, _PULSE):
@@ -135,42 +135,19 @@ class Executor:
                 if self._working == 0:
                     self._finished.set()
 
-    def _measure(self, job: _Job, buffers: _Buffers) -> None:
-        row, read = job.work.row, 0
-        for tile in tiles(row, job.block, self._tile):
-            measure = job.work.measure(job.number, tile.piece)
-            if measure is not None:
-                operands = self._operands(row.pieces[tile.piece], tile, buffers)
-                job.work.observe(measure, tile, operands)
-                read += sum(operand.nbytes for operand in operands)
-        self._account(job, read, 0)
+    def _measure(self, job: _Job, buffers: Buffers) -> None:
+        self._account(job, self._computer.measure(job.work, job.number, job.block, buffers), 0)
 
-    def _compute(self, job: _Job, buffers: _Buffers) -> None:
+    def _compute(self, job: _Job, buffers: Buffers) -> None:
         row, digest = job.work.row, xxhash.xxh3_128()
         read = written = 0
-        for tile in tiles(row, job.block, self._tile):
-            piece = row.pieces[tile.piece]
-            operands = self._operands(piece, tile, buffers)
-            result = buffers.result(tile.count * row.dtype.itemsize)
-            elements = result.view(row.dtype.storage)
-            bad = job.work.runs[tile.piece](operands, elements, tile.first)
-            if bad and piece.operation.strict:
-                self._check_nonfinite(row, piece, tile, operands, elements)
-            digest.update(result.data)
-            self._output.write(row, tile.first * row.dtype.itemsize, result.data)
-            read += sum(operand.nbytes for operand in operands)
-            written += result.nbytes
+        for part in self._computer.compute(job.work, job.block, buffers):
+            digest.update(part.data)
+            self._output.write(row, part.first_byte, part.data)
+            read += part.read
+            written += part.data.nbytes
         job.work.set_digest(job.block, digest.digest())
         self._account(job, read, written)
-
-    def _operands(self, piece: Piece, tile: Tile, buffers: _Buffers) -> list[NDArray[Any]]:
-        """What the piece reads for a tile."""
-        operands: list[NDArray[Any]] = []
-        for number, read in enumerate(piece.reads):
-            buffer = buffers.operand(number, tile.count * read.dtype.itemsize)
-            self._sources[read.model].read_into(read.name, tile.first, tile.count, buffer.data)
-            operands.append(buffer.view(read.dtype.storage))
-        return operands
 
     def _account(self, job: _Job, read: int, written: int) -> None:
         done = job.work.finish_block(job.number)
@@ -181,59 +158,3 @@ class Executor:
                 name, digest = job.work.row.name, job.work.digest
                 self.digests[name] = digest
                 self._done.append(TensorDone(name, digest))
-
-    def _check_nonfinite(
-        self, row: Row, piece: Piece, tile: Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
-    ) -> None:
-        self.nonfinite.add(row.name)
-        if not self._allow_nonfinite:
-            raise self._nonfinite(row, piece, tile, operands, result)
-
-    def _nonfinite(
-        self, row: Row, piece: Piece, tile: Tile, operands: Sequence[NDArray[Any]], result: NDArray[Any]
-    ) -> NonFiniteError:
-        """An error that names the model, the tensor and the place of the first bad value."""
-        from blockmerge.kernels import first_nonfinite
-
-        at = first_nonfinite(result)
-        place = _place(tile.first + at, row.shape)
-        for operand, read in zip(operands, piece.reads, strict=True):
-            if first_nonfinite(operand[at : at + 1]) == 0:
-                label = self._sources[read.model].label
-                return NonFiniteError(
-                    f"{label}: {read.name}{place} is not finite; the checkpoint is damaged (--allow-nonfinite goes on)"
-                )
-        return NonFiniteError(
-            f"{row.name}{place} overflows {row.dtype}; choose a wider --dtype (or --allow-nonfinite to write infinity)"
-        )
-
-
-def _place(index: int, shape: Sequence[int]) -> list[int]:
-    """The indices of flat element ``index`` in an array of ``shape``."""
-    place: list[int] = []
-    for size in reversed(shape):
-        index, inside = divmod(index, size)
-        place.append(inside)
-    return place[::-1]
-
-
-class _Buffers:
-    """The memory of one thread, grown to the largest tile and then used again and again."""
-
-    def __init__(self) -> None:
-        self._result: NDArray[np.uint8] = np.empty(0, np.uint8)
-        self._operands: list[NDArray[np.uint8]] = []
-
-    def result(self, count: int) -> NDArray[np.uint8]:
-        """``count`` bytes to compute into."""
-        if self._result.size < count:
-            self._result = np.empty(count, np.uint8)
-        return self._result[:count]
-
-    def operand(self, number: int, count: int) -> NDArray[np.uint8]:
-        """``count`` bytes to read operand ``number`` into."""
-        while len(self._operands) <= number:
-            self._operands.append(np.empty(0, np.uint8))
-        if self._operands[number].size < count:
-            self._operands[number] = np.empty(count, np.uint8)
-        return self._operands[number][:count]

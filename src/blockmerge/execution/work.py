@@ -12,9 +12,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from blockmerge.methods.operations import GRANULE, Measure, Observe, Run
-from blockmerge.planning import Row
+from blockmerge.planning import Piece, Row
 
-__all__ = ["BLOCK", "RowWork", "Tile", "tiles"]
+__all__ = ["BLOCK", "RowWork", "Tile", "granules", "tiles"]
 
 BLOCK = 1 << 20
 """Bytes of output in a canonical block."""
@@ -24,25 +24,76 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """``count`` elements of a row from element ``first`` on, inside piece number ``piece``."""
+    """``count`` elements of a row from element ``first`` on, inside piece number ``piece``.
+
+    Of these, ``kept`` from the one at ``skipped`` on belong to the block; the others are there to make rows whole.
+    """
 
     piece: int
     first: int
     count: int
+    skipped: int
+    kept: int
 
 
 def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
-    """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each.
+    """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each, or one row.
 
-    Where an operation measures first, tiles are granules instead, so that statistics do not depend on ``tile``.
+    A row of an operation that lies across the edge of blocks is computed in each of them. Where an operation measures
+    first, tiles are as large as granules, so that it meets them again.
     """
+    for number, piece, low, high in _cut(row, block):
+        unit = piece.operation.row
+        step = _whole(GRANULE if piece.operation.measures else tile // row.dtype.itemsize, unit)
+        start = low - (low - piece.first) % unit
+        end = min(high + (piece.first - high) % unit, piece.first + piece.count)
+        for first in range(start, end, step):
+            last = min(first + step, end)
+            begin = max(first, low)
+            yield Tile(number, first, last - first, begin - first, min(last, high) - begin)
+
+
+def granules(row: Row, block: int) -> Iterator[Tile]:
+    """The granules that start in one block of ``row``, for measuring passes: they depend on nothing but the row."""
+    for number, piece, low, high in _cut(row, block):
+        step = _whole(GRANULE, piece.operation.row)
+        for first in range(low + (piece.first - low) % step, high, step):
+            count = min(step, piece.first + piece.count - first)
+            yield Tile(number, first, count, 0, count)
+
+
+def _cut(row: Row, block: int) -> Iterator[tuple[int, Piece, int, int]]:
+    """The pieces that have elements in a block: number, piece, the first of these elements and the one after the last."""
     size = row.dtype.itemsize
     start, end = block * BLOCK // size, min((block + 1) * BLOCK // size, row.elements)
     for number, piece in enumerate(row.pieces):
-        step = GRANULE if piece.operation.measures else max(1, tile // size)
         low, high = max(start, piece.first), min(end, piece.first + piece.count)
-        for first in range(low, high, step):
-            yield Tile(number, first, min(step, high - first))
+        if low < high:
+            yield number, piece, low, high
+
+
+def _whole(elements: int, row: int) -> int:
+    """The largest multiple of ``row`` within ``elements``; at least one."""
+    return max(elements // row, 1) * row
+
+
+class _Observed:
+    """What the granules of a piece gave in one pass: ``found`` is all of it, or its sum, in the order of granules."""
+
+    def __init__(self, first: int) -> None:
+        self.found: list[Array] = []
+        self._next = first
+        self._early: dict[int, tuple[Array, int]] = {}
+
+    def add(self, tile: Tile, found: Array, *, stacked: bool) -> None:
+        """Take what one granule gave; it waits for those before it."""
+        self._early[tile.first] = found, tile.first + tile.count
+        while self._next in self._early:
+            found, self._next = self._early.pop(self._next)
+            if stacked or not self.found:
+                self.found.append(found)
+            else:
+                self.found[0] += found
 
 
 class RowWork:
@@ -55,7 +106,7 @@ class RowWork:
         self.runs: list[Run] = []
         self._observers: list[Observe | None] = []
         self._statistics: list[list[Array]] = [[] for _ in row.pieces]
-        self._observed: list[dict[int, Array]] = [{} for _ in row.pieces]
+        self._observed: list[_Observed] = []
         self._remaining = [self.blocks] * self.passes
         self._started = [threading.Event() for _ in range(self.passes)]
         self._digests = bytearray(_DIGEST * self.blocks)
@@ -77,13 +128,7 @@ class RowWork:
         assert observer is not None
         found = observer(operands, tile.first)
         with self._guard:
-            observed = self._observed[tile.piece]
-            if measure.stacked:
-                observed[tile.first] = found
-            elif 0 in observed:
-                observed[0] += found
-            else:
-                observed[0] = found
+            self._observed[tile.piece].add(tile, found, stacked=measure.stacked)
 
     def set_digest(self, block: int, digest: bytes) -> None:
         """Note the digest of a block's bytes."""
@@ -113,6 +158,7 @@ class RowWork:
                 for piece, statistics in zip(self.row.pieces, self._statistics, strict=True)
             ]
         else:
+            self._observed = [_Observed(piece.first) for piece in self.row.pieces]
             measures = [self.measure(number, piece) for piece in range(len(self.row.pieces))]
             self._observers = [
                 measure.bind(statistics) if measure is not None else None
@@ -124,5 +170,4 @@ class RowWork:
         """Turn what a pass observed into its statistic: the sum over granules, or all of them in order."""
         for piece, (observed, statistics) in enumerate(zip(self._observed, self._statistics, strict=True)):
             if self.measure(number, piece) is not None:
-                statistics.append(np.stack([observed[first] for first in sorted(observed)]))
-            observed.clear()
+                statistics.append(np.stack(observed.found))

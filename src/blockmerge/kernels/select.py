@@ -21,6 +21,8 @@ __all__ = [
     "fine_histogram",
     "keep_between",
     "keep_by_chance",
+    "keep_by_rank",
+    "magnitudes_with_places",
 ]
 
 LOW_BITS = 15
@@ -115,3 +117,38 @@ def keep_by_chance(values, limit, first, key, scale):
     for i in range(values.size):
         kept = (mixed(np.uint64(first + i), key) >> np.uint64(32)) < limit
         values[i] = values[i] * scale if kept else np.float32(0.0)
+
+
+@kernel
+def magnitudes_with_places(values, row, out):
+    """``out`` (uint64) = the magnitude of each of ``values`` as bits, above its place in its row of ``row`` elements."""
+    for start in range(0, values.size, row):
+        for i in range(row):
+            bits = float32_bits(values[start + i]) & _MAGNITUDE
+            out[start + i] = np.uint64(bits) << np.uint64(32) | np.uint64(i)
+
+
+@kernel
+def keep_by_rank(values, ranked, row, low, high, first, key, factors):
+    """Keep each of ``values`` with a chance from ``low`` to ``high``, linear in its rank in its row; zero the others.
+
+    ``ranked`` are the values' magnitudes with places, sorted within each row; equal ones share the mean of their ranks,
+    and the only element of a row has the mean chance. ``factors`` is filled with one over the chances (0 for none).
+    """
+    step = (high - low) / (row - 1) if row > 1 else 0.0
+    smallest = low if row > 1 else (low + high) / 2
+    for start in range(0, values.size, row):
+        end, begin = start + row, start
+        while begin < end:
+            bits, stop = ranked[begin] >> np.uint64(32), begin + 1
+            while stop < end and ranked[stop] >> np.uint64(32) == bits:
+                stop += 1
+            chance = smallest + step * ((begin + stop - 1) * 0.5 - start)
+            limit = np.uint64(chance * 4294967296.0 + 0.5)
+            factor = 1.0 / chance if chance > 0 else 0.0
+            for at in range(begin, stop):
+                i = start + np.int64(ranked[at] & np.uint64(0xFFFFFFFF))
+                kept = (mixed(np.uint64(first + i), key) >> np.uint64(32)) < limit
+                values[i] = values[i] if kept else np.float32(0.0)
+                factors[i] = factor
+            begin = stop

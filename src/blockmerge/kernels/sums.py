@@ -9,7 +9,7 @@ from __future__ import annotations
 from blockmerge.kernels.bits import encode, finite, number
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["add", "add_difference", "add_numbers", "difference", "numbers", "store"]
+__all__ = ["add", "add_columns", "add_difference", "add_numbers", "add_rows", "difference", "numbers", "store"]
 
 
 @kernel
@@ -31,6 +31,25 @@ def add_numbers(total, values, share):
     """``total += share * values``, for values that are decoded already."""
     for i in range(total.size):
         total[i] += share * values[i]
+
+
+@kernel
+def add_rows(total, values, shares, length):
+    """``total += share * values``, with a share for each ``length`` elements."""
+    for r in range(shares.size):
+        for i in range(r * length, (r + 1) * length):
+            total[i] += shares[r] * values[i]
+
+
+@kernel
+def add_columns(total, values, shares, first):
+    """``total += share * values``, with a share for each element of a row; ``total`` starts at the one at ``first``."""
+    start = 0
+    while start < total.size:
+        stop = min(start + shares.size - first, total.size)
+        for i in range(start, stop):
+            total[i] += shares[first + i - start] * values[i]
+        start, first = stop, 0
 
 
 @kernel

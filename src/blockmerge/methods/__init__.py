@@ -8,6 +8,7 @@ from __future__ import annotations
 from blockmerge.methods import (
     breadcrumbs,
     dare,
+    della,
     geometric_median,
     karcher,
     linear,
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
     for method in (
         *breadcrumbs.METHODS,
         *dare.METHODS,
+        *della.METHODS,
         geometric_median.METHOD,
         karcher.METHOD,
         linear.METHOD,

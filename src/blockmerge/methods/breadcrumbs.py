@@ -10,13 +10,14 @@ from blockmerge.methods.operations import Operation
 from blockmerge.methods.selection import Share
 from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
 from blockmerge.methods.task_vectors import TaskVectors
-from blockmerge.methods.ties import DENSITY
+from blockmerge.methods.thinning import ByMagnitude, matched
+from blockmerge.methods.ties import DENSITY, RESCALE
 
 __all__ = ["METHODS"]
 
 _GAMMA = Parameter(
     "gamma",
-    "Part of a task vector that is dropped as too large, whatever the density.",
+    "Part of a task vector that is dropped as too large.",
     default=0.01,
     per_model=True,
     low=0,
@@ -25,11 +26,26 @@ _GAMMA = Parameter(
 
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
-    shares = [Share(d, g) for d, g in zip(call.each("density"), call.each("gamma"), strict=True)]
-    return TaskVectors.of(call, shares, thin="magnitude", join=join)
+    density_first = call.values["variant"] == "mergekit"
+    shares = [Share(d, g, density_first) for d, g in zip(call.each("density"), call.each("gamma"), strict=True)]
+    return TaskVectors.of(call, matched(call, ByMagnitude(tuple(shares), call.key)), join=join)
 
 
-_PARAMETERS = (WEIGHT, DENSITY, _GAMMA, LAMBDA, NORMALIZE)
+_PARAMETERS = (
+    WEIGHT,
+    DENSITY,
+    _GAMMA,
+    LAMBDA,
+    NORMALIZE,
+    RESCALE,
+    Parameter(
+        "variant",
+        "What gives way where density and gamma are more than there is: paper: density; mergekit: gamma.",
+        default="paper",
+        kind="choice",
+        choices=("paper", "mergekit"),
+    ),
+)
 _KEPT = "d_i = W_i - B without its gamma largest and its smallest elements, density of it kept"
 
 METHODS = (

@@ -7,17 +7,17 @@ from typing import Literal
 
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Operation
-from blockmerge.methods.selection import Share
 from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
 from blockmerge.methods.task_vectors import TaskVectors
+from blockmerge.methods.thinning import ByChance, rescaled
 from blockmerge.methods.ties import DENSITY
 
 __all__ = ["METHODS"]
 
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
-    shares = [Share(density) for density in call.each("density")]
-    return TaskVectors.of(call, shares, thin="chance", join=join, rescale=call.flag("rescale"))
+    thinning = rescaled(call, partial(ByChance, call.each("density"), call.key))
+    return TaskVectors.of(call, thinning, join=join)
 
 
 _PARAMETERS = (
@@ -25,7 +25,14 @@ _PARAMETERS = (
     DENSITY,
     LAMBDA,
     NORMALIZE,
-    Parameter("rescale", "Divide what is kept by the density.", default=True, kind="flag"),
+    Parameter("rescale", "Make up for what is dropped, as the variant says.", default=True, kind="flag"),
+    Parameter(
+        "variant",
+        "paper: divide by the density; mergekit: scale to the L1 norm that the task vector had.",
+        default="paper",
+        kind="choice",
+        choices=("paper", "mergekit"),
+    ),
 )
 _DROPPED = "d_i = (W_i - B) / density where chance keeps it, else 0"
 

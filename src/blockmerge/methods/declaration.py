@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -13,6 +14,7 @@ __all__ = ["REQUIRED", "Call", "Kind", "Method", "Parameter"]
 
 Kind = Literal["number", "flag", "choice"]
 REQUIRED: Final = None
+_LONGEST_ROW = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,16 @@ class Call:
     def flag(self, name: str) -> bool:
         """A global flag."""
         return bool(self.values[name])
+
+    def row(self, *, first: bool = False) -> int:
+        """How many elements a row has: those along the last dimension, or with ``first`` all behind the first.
+
+        Raises :class:`RecipeError` if a row is too long to be held in memory at once.
+        """
+        length = math.prod(self.shape[1:]) if first else math.prod(self.shape[-1:])
+        if length > _LONGEST_ROW:
+            raise RecipeError(f"rows of {length} elements are too long to be seen whole ({_LONGEST_ROW} at most)")
+        return max(length, 1)
 
     def total(self, name: str) -> float:
         """The sum of a number over the models, for dividing by. Raises :class:`RecipeError` if that is zero."""

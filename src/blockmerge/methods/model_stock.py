@@ -9,18 +9,23 @@ import numpy as np
 from blockmerge.methods import span
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Operation
+from blockmerge.methods.lines import RowSum
 from blockmerge.methods.sphere import SpanSum
 
 __all__ = ["METHOD"]
 
 
 def _shares(gram: span.Floats, *, extrapolate: bool) -> span.Floats:
-    return np.full(len(gram), span.stock(gram, extrapolate=extrapolate) / len(gram))
+    count = gram.shape[-1]
+    return np.repeat(span.stock(gram, extrapolate=extrapolate)[..., None] / count, count, axis=-1)
 
 
 def _build(call: Call) -> Operation:
     extrapolate = call.values["variant"] == "mergekit"
-    return SpanSum("model_stock", (float(extrapolate),), partial(_shares, extrapolate=extrapolate), base=True)
+    solve = partial(_shares, extrapolate=extrapolate)
+    if call.flag("filter_wise") and len(call.shape) > 1:
+        return RowSum("model_stock", (float(extrapolate),), solve, base=True, length=call.row())
+    return SpanSum("model_stock", (float(extrapolate),), solve, base=True)
 
 
 METHOD = Method(
@@ -37,6 +42,7 @@ METHOD = Method(
             kind="choice",
             choices=("paper", "mergekit"),
         ),
+        Parameter("filter_wise", "A ratio for each row, not one for the tensor.", default=False, kind="flag"),
     ),
     base="required",
     models=(2, None),

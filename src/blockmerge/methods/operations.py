@@ -20,7 +20,8 @@ __all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Observe", "Operation", "Origin
 
 Array = NDArray[Any]
 GRANULE = 1 << 18
-"""Elements that a measuring pass looks at together, counted from the start of the tensor (or of its piece)."""
+"""Elements that a measuring pass looks at together, counted from the start of the tensor (or of its piece); where an
+operation has rows, as many whole rows as that holds, but at least one."""
 Run = Callable[[Sequence[Array], Array, int], bool]
 """Computes one tile: takes an array of encoded elements per operand, the array to fill, and the element of the tensor
 at which both start. Says whether a value was not finite."""
@@ -35,7 +36,7 @@ class Measure(Protocol):
     """A pass over the operands before the one that computes, for what has to be known of the whole tensor.
 
     Its statistic has one more dimension than what an observer gives: if ``stacked``, one entry for each granule, in
-    their order; else one entry, the sum over granules (of whole numbers only: their sum does not depend on the order).
+    their order; else one entry, the sum over granules in that order.
     """
 
     stacked: ClassVar[bool]
@@ -57,6 +58,11 @@ class Operation(ABC):
     def measures(self) -> Sequence[Measure]:
         """Passes over the operands before the one that computes."""
         return ()
+
+    @property
+    def row(self) -> int:
+        """Elements that must be seen together: tiles and granules hold whole rows of so many."""
+        return 1
 
     @abstractmethod
     def numbers(self) -> dict[str, Any]:

@@ -20,14 +20,21 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of a task vector that stays, by ascending magnitude: ``density`` of it, below the ``gamma`` largest."""
+    """The part of a task vector that stays, by ascending magnitude: ``density`` of it, below the ``gamma`` largest.
+
+    Where both are more than there is, fewer are kept, or with ``density_first`` fewer dropped as too large.
+    """
 
     density: float
     gamma: float = 0.0
+    density_first: bool = False
 
     def ranks(self, elements: int) -> tuple[int, int]:
         """First rank that is kept, and how many are; at least one, unless the density is zero."""
         largest = min(int(self.gamma * elements), elements - 1)
+        if self.density_first:
+            kept = min(int(self.density * elements), elements)
+            return max(elements - largest - kept, 0), kept
         kept = 0 if self.density <= 0 else min(max(int(self.density * elements), 1), elements - largest)
         return elements - largest - kept, kept
 

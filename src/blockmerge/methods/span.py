@@ -30,8 +30,8 @@ def norm(gram: Floats, a: Floats) -> float:
 
 
 def norms(gram: Floats) -> Floats:
-    """Lengths of the inputs."""
-    return np.sqrt(np.maximum(np.diag(gram), 0.0))
+    """Lengths of the inputs, (..., n) for Gram matrices (..., n, n)."""
+    return np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0))
 
 
 def units(gram: Floats) -> Floats:
@@ -43,14 +43,19 @@ def units(gram: Floats) -> Floats:
 def slerp(gram: Floats, t: float, lerp_above: float) -> Floats:
     """Spherical interpolation from the first of two inputs (t = 0) to the second, which are not normalised.
 
-    Where the cosine of their angle is above ``lerp_above`` in size (parallel, opposite, or one is zero): linear.
+    Where the cosine of their angle is above ``lerp_above`` in size (parallel, opposite, or one is zero): linear. Takes
+    one Gram matrix or many, (..., 2, 2), and gives shares (..., 2).
     """
-    lengths = norms(gram)
-    cosine = gram[0, 1] / (lengths[0] * lengths[1]) if lengths.all() else 1.0
-    if abs(cosine) > lerp_above:
-        return np.array([1.0 - t, t])
-    angle = math.acos(cosine)
-    return np.array([math.sin((1.0 - t) * angle), math.sin(t * angle)]) / math.sin(angle)
+    product = np.prod(norms(gram), axis=-1)
+    cosine = np.divide(gram[..., 0, 1], product, out=np.ones_like(product), where=product > 0)
+    linear = np.abs(cosine) > lerp_above
+    angle = _acos(np.where(linear, 0.0, cosine))
+    shares = np.stack([_sin((1.0 - t) * angle), _sin(t * angle)], axis=-1) / _sin(angle)[..., None]
+    return np.where(linear[..., None], np.array([1.0 - t, t]), shares)
+
+
+_sin, _acos = (np.vectorize(function, otypes=[np.float64]) for function in (math.sin, math.acos))
+"""The system's functions; numpy's own depend on the processor."""
 
 
 def tangent_mean(gram: Floats, weights: Sequence[float]) -> Floats:
@@ -105,20 +110,20 @@ def _sinc(angle: float) -> float:
     return math.sin(angle) / angle if angle > 0 else 1.0
 
 
-def stock(gram: Floats, *, extrapolate: bool) -> float:
+def stock(gram: Floats, *, extrapolate: bool) -> Floats:
     """Model Stock's ratio between the average (1) and the base (0), from the mean cosine of the differences.
 
     A negative mean cosine would point away from the base; the paper has no such case, so the base is kept, unless
-    ``extrapolate``.
+    ``extrapolate``. Takes one Gram matrix or many, (..., n, n), and gives as many numbers (...).
     """
-    count = len(gram)
-    directions = units(gram)
-    cosines = [dot(gram, directions[i], directions[j]) for i in range(count) for j in range(i)]
-    cosine = min(max(float(np.mean(cosines)), -1.0), 1.0)
-    if cosine < 0 and not extrapolate:
-        return 0.0
+    count = gram.shape[-1]
+    lengths = norms(gram)
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    i, j = np.tril_indices(count, -1)
+    cosine = np.clip(np.mean(inverse[..., i] * gram[..., i, j] * inverse[..., j], axis=-1), -1.0, 1.0)
     below = 1.0 + (count - 1) * cosine
-    return count * cosine / below if abs(below) > 1e-12 else 0.0
+    kept = (np.abs(below) <= 1e-12) | ((cosine < 0) & (not extrapolate))
+    return np.where(kept, 0.0, count * cosine / np.where(kept, 1.0, below))
 
 
 def geometric_median(gram: Floats, weights: Sequence[float], iterations: int, tolerance: float) -> Floats:

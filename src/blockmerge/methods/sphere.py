@@ -18,11 +18,13 @@ from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Observe, Operation, Run
 from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["Gram", "Shares", "SpanSum"]
+__all__ = ["CHUNK", "Gram", "Shares", "SpanSum", "decoded"]
 
 Floats = NDArray[np.float64]
 Shares = Callable[[Floats], Floats]
-"""From a Gram matrix (models, models) to the shares of the models, both float64."""
+"""From a Gram matrix (models, models) to the shares of the models, both float64; some take many matrices at once."""
+CHUNK = 1 << 12
+"""Elements decoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +44,16 @@ class Gram:
             count = len(operands) - self.base
             total = np.zeros((count, count))
             product = np.empty((count, count))
-            for part in chunks(operands[0].size, _CHUNK):
-                dots.gram(_decoded(operands, part, base=self.base), product)
+            for part in chunks(operands[0].size, CHUNK):
+                dots.gram(decoded(operands, part, base=self.base), product)
                 total += product
             return total
 
         return observe
 
 
-_CHUNK = 1 << 12
-
-
-def _decoded(operands: Sequence[Array], part: slice, *, base: bool) -> Floats:
-    """The chunk of each model as float64, less the base's."""
+def decoded(operands: Sequence[Array], part: slice, *, base: bool) -> Floats:
+    """The chunk of each model as float64, less the base's, which is operand 0: (models, elements)."""
     from blockmerge.kernels import sums
 
     models = operands[1:] if base else operands
@@ -100,10 +99,10 @@ class SpanSum(Operation):
 
         def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
             bad = False
-            for part in chunks(result.size, _CHUNK):
+            for part in chunks(result.size, CHUNK):
                 total = scratch("total", (part.stop - part.start,), np.float64)
                 total[:] = 0.0
-                for vector, share in zip(_decoded(operands, part, base=self.base), shares, strict=True):
+                for vector, share in zip(decoded(operands, part, base=self.base), shares, strict=True):
                     sums.add_numbers(total, vector, share)
                 if self.base:
                     sums.add(total, operands[0][part], 1.0)

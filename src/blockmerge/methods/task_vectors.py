@@ -6,7 +6,7 @@ float32 results and float64 inputs, and rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,108 +17,82 @@ from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call
 from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
 from blockmerge.methods.scratch import scratch
-from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
+from blockmerge.methods.selection import deltas
+from blockmerge.methods.thinning import Thinning
 
 __all__ = ["TaskVectors"]
-
-Thin = Callable[[NDArray[np.float32], int, int], None]
-"""Zeroes in place what is dropped of a task vector: takes a granule, the number of the model, the first element."""
 
 
 @dataclass(frozen=True)
 class TaskVectors(Operation):
     """``base + scale * join(weight * thinned(x - base))``; operand 0 is the base.
 
-    ``thin``: ``magnitude`` keeps the ``shares`` of each vector by magnitude; ``chance`` keeps elements at random with
-    the density of each share and, with ``rescale``, divides by it; ``none`` keeps all. ``join``: ``sum``, or ``sign``
-    for the sum of those elements that agree with the sign of the whole sum. ``normalize`` divides by the weights that
-    took part.
-    ``key`` seeds chance, and the choice among equal magnitudes.
+    ``thinning`` None keeps all. ``join``: ``sum``, or ``sign`` for the sum of those elements that agree with the sign of
+    the whole sum. ``normalize`` divides by the weights that took part.
     """
 
     weights: tuple[float, ...]
-    shares: tuple[Share, ...]
-    thin: Literal["none", "magnitude", "chance"] = "none"
+    thinning: Thinning | None = None
     join: Literal["sum", "sign"] = "sum"
     normalize: bool = False
-    rescale: bool = False
     scale: float = 1.0
-    key: int = 0
 
     @classmethod
-    def of(
-        cls,
-        call: Call,
-        shares: Sequence[Share],
-        *,
-        thin: Literal["magnitude", "chance"],
-        join: Literal["sum", "sign"],
-        rescale: bool = False,
-    ) -> TaskVectors:
+    def of(cls, call: Call, thinning: Thinning, *, join: Literal["sum", "sign"]) -> TaskVectors:
         """The operation of a method with the usual parameters; where all of a vector is kept, nothing is thinned."""
         if join == "sum" and call.flag("normalize"):
             call.total("weight")
-        whole = all(share.density >= 1 and share.gamma <= 0 for share in shares)
         return cls(
             weights=call.each("weight"),
-            shares=tuple(shares),
-            thin="none" if whole else thin,
+            thinning=None if thinning.whole else thinning,
             join=join,
             normalize=call.flag("normalize"),
-            rescale=rescale,
             scale=call.number("lambda"),
-            key=call.key,
         )
 
     @property
     def measures(self) -> Sequence[Measure]:
-        """Three passes find the magnitudes to keep; chance needs none."""
-        return (Coarse(), Fine(self.shares), Ties(self.shares)) if self.thin == "magnitude" else ()
+        """Those of the thinning."""
+        return () if self.thinning is None else self.thinning.measures
+
+    @property
+    def row(self) -> int:
+        """That of the thinning."""
+        return 1 if self.thinning is None else self.thinning.row
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
         return {
             "kind": "task vectors",
             "weights": list(self.weights),
-            "shares": [[share.density, share.gamma] for share in self.shares],
-            "thin": self.thin,
+            "thinning": None if self.thinning is None else self.thinning.numbers(),
             "join": self.join,
             "normalize": self.normalize,
-            "rescale": self.rescale,
             "scale": self.scale,
-            "key": self.key,
         }
 
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Thin and join tile by tile."""
-        from blockmerge.kernels import sums
+        from blockmerge.kernels import nonfinite, sums
 
         precision = precision_of(dtypes, out)
-        factors = self._factors(precision)
-        thin = self._thinning(statistics)
+        thin = None if self.thinning is None else self.thinning.bind(statistics, precision)
         divisor = sum(self.weights) if self.normalize and self.join == "sum" else 1.0
         scale = precision(self.scale / divisor)
         weights = np.array(self.weights, precision)
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
+            bad = any(map(nonfinite, operands))  # it may be dropped
             kept = deltas(operands)
-            for number, delta in enumerate(kept):
-                thin(delta, number, first)
+            factors = [1.0 if thin is None else thin(delta, k, first) for k, delta in enumerate(kept)]
             joined = scratch("joined", (result.size,), precision)
-            self._joined(_widened(kept, operands, factors), weights, joined)
+            self._joined(_widened(kept, operands, factors, precision), weights, joined)
             total = scratch("total", (result.size,), precision)
             sums.numbers(operands[0], total)
             sums.add_numbers(total, joined, scale)
-            return sums.store(total, result)
+            return sums.store(total, result) or bad
 
         return run
-
-    def _factors(self, precision: Any) -> list[Any]:
-        """What chance divides by."""
-        inverse = self.thin == "chance" and self.rescale
-        return [
-            precision(1.0 / share.density) if inverse and share.density > 0 else precision(1.0) for share in self.shares
-        ]
 
     def _joined(self, vectors: NDArray[Any], weights: NDArray[Any], out: NDArray[Any]) -> None:
         from blockmerge.kernels import consensus, sums
@@ -130,37 +104,20 @@ class TaskVectors(Operation):
         for vector, weight in zip(vectors, weights, strict=True):
             sums.add_numbers(out, vector, weight)
 
-    def _thinning(self, statistics: Sequence[Array]) -> Thin:
-        from blockmerge.kernels import select
 
-        keys = [np.uint64(select.mixed(np.uint64(number), np.uint64(self.key))) for number in range(len(self.shares))]
-        if self.thin == "chance":
-            limits = [np.uint64(round(min(max(share.density, 0.0), 1.0) * 2**32)) for share in self.shares]
-            one = np.float32(1.0)
-            return lambda delta, k, first: select.keep_by_chance(delta, limits[k], first, keys[k], one)
-        if self.thin == "none":
-            return lambda delta, k, first: None
-        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
-        kept = quotas(statistics[2], bounds)
-
-        def by_magnitude(delta: NDArray[np.float32], k: int, first: int) -> None:
-            low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
-            select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
-
-        return by_magnitude
-
-
-def _widened(kept: NDArray[np.float32], operands: Sequence[Array], factors: Sequence[Any]) -> NDArray[Any]:
-    """The kept elements in the precision of ``factors``, times these: for float64, the differences are taken anew."""
+def _widened(
+    kept: NDArray[np.float32], operands: Sequence[Array], factors: Sequence[Any], precision: Any
+) -> NDArray[Any]:
+    """The kept elements in ``precision``, times ``factors``: for float64, the differences are taken anew."""
     from blockmerge.kernels import consensus, sums
 
-    if factors[0].dtype == np.float64:
-        wide = scratch("wide", kept.shape, np.float64)
-        for vector, operand, mask in zip(wide, operands[1:], kept, strict=True):
+    vectors: NDArray[Any] = kept
+    if precision is np.float64:
+        vectors = scratch("wide", kept.shape, np.float64)
+        for vector, operand, mask in zip(vectors, operands[1:], kept, strict=True):
             sums.difference(operand, operands[0], vector)
             consensus.mask_by(vector, mask)
-        kept = wide  # pyright: ignore[reportAssignmentType]
-    for vector, factor in zip(kept, factors, strict=True):
-        if factor != 1:
+    for vector, factor in zip(vectors, factors, strict=True):
+        if np.ndim(factor) or factor != 1:
             vector *= factor
-    return kept
+    return vectors

@@ -7,14 +7,19 @@ from blockmerge.methods.operations import Operation
 from blockmerge.methods.selection import Share
 from blockmerge.methods.task_arithmetic import LAMBDA, WEIGHT
 from blockmerge.methods.task_vectors import TaskVectors
+from blockmerge.methods.thinning import ByMagnitude, matched
 
-__all__ = ["DENSITY", "METHOD"]
+__all__ = ["DENSITY", "METHOD", "RESCALE"]
 
 DENSITY = Parameter("density", "Part of a task vector that is kept.", default=1.0, per_model=True, low=0, high=1)
+RESCALE = Parameter(
+    "rescale", "Scale what is kept of a task vector to the L1 norm that the whole had.", default=False, kind="flag"
+)
 
 
 def _build(call: Call) -> Operation:
-    return TaskVectors.of(call, [Share(density) for density in call.each("density")], thin="magnitude", join="sign")
+    thinning = ByMagnitude(tuple(map(Share, call.each("density"))), call.key)
+    return TaskVectors.of(call, matched(call, thinning), join="sign")
 
 
 METHOD = Method(
@@ -28,6 +33,7 @@ METHOD = Method(
         DENSITY,
         LAMBDA,
         Parameter("normalize", "Divide by the weights of the models that agree.", default=True, kind="flag"),
+        RESCALE,
     ),
     base="required",
 )

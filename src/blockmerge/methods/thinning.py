@@ -1,0 +1,261 @@
+"""Ways to thin out task vectors: by magnitude, by chance, by a chance that grows with magnitude.
+
+A thinning is data until it is bound to what was measured; then it works on one task vector at a time, in place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockmerge.methods.declaration import Call
+from blockmerge.methods.operations import Array, Measure, Observe
+from blockmerge.methods.scratch import CHUNK, chunks, scratch
+from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
+
+__all__ = ["ByChance", "ByMagnitude", "ByRank", "Matched", "Thin", "Thinning", "matched", "rescaled"]
+
+Floats = NDArray[np.float32]
+Thin = Callable[[Floats, int, int], Any]
+"""Zeroes what is dropped of a task vector: takes its elements, the number of the model, the first element's index. Gives
+what the others are to be multiplied by: a number, or an array with one for each element, in this thread's scratch."""
+
+
+class Thinning(ABC):
+    """One way to thin; ``rescale`` says whether it makes up for what it drops."""
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Passes over the tensors before elements can be chosen."""
+        return ()
+
+    @property
+    def row(self) -> int:
+        """Elements that must be seen together."""
+        return 1
+
+    @property
+    @abstractmethod
+    def whole(self) -> bool:
+        """Whether nothing is dropped."""
+
+    @abstractmethod
+    def numbers(self) -> dict[str, Any]:
+        """The plain values, for the plan and its digest."""
+
+    @abstractmethod
+    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+        """The function that thins, given what was measured; it gives factors of the type ``precision``."""
+
+
+def _keys(count: int, key: int) -> list[np.uint64]:
+    """A key for each model."""
+    from blockmerge.kernels import select
+
+    return [np.uint64(select.mixed(np.uint64(number), np.uint64(key))) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class ByMagnitude(Thinning):
+    """Keeps the ``shares`` of the task vectors; ``key`` seeds the choice among equal magnitudes."""
+
+    shares: tuple[Share, ...]
+    key: int
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Three passes find the magnitudes to keep."""
+        return (Coarse(), Fine(self.shares), Ties(self.shares))
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is dropped."""
+        return all(share.density >= 1 and share.gamma <= 0 for share in self.shares)
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        shares = [[share.density, share.gamma, share.density_first] for share in self.shares]
+        return {"by": "magnitude", "shares": shares, "key": self.key}
+
+    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+        """Keep what lies between two magnitudes, and of those equal to one as many as this granule may."""
+        from blockmerge.kernels import select
+
+        keys = _keys(len(self.shares), self.key)
+        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
+        kept = quotas(statistics[2], bounds)
+        one = precision(1.0)
+
+        def thin(delta: Floats, k: int, first: int) -> Any:
+            low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
+            select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
+            return one
+
+        return thin
+
+
+@dataclass(frozen=True)
+class ByChance(Thinning):
+    """Keeps each element with the chance that ``densities`` give, and divides by that if ``rescale``."""
+
+    densities: tuple[float, ...]
+    key: int
+    rescale: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is dropped."""
+        return min(self.densities) >= 1
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {"by": "chance", "densities": list(self.densities), "rescale": self.rescale, "key": self.key}
+
+    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+        """Keep by a hash of the index."""
+        from blockmerge.kernels import select
+
+        keys = _keys(len(self.densities), self.key)
+        limits = [np.uint64(round(density * 2**32)) for density in self.densities]
+        factors = [
+            precision(1.0 / density) if self.rescale and density > 0 else precision(1.0) for density in self.densities
+        ]
+        one = np.float32(1.0)
+
+        def thin(delta: Floats, k: int, first: int) -> Any:
+            select.keep_by_chance(delta, limits[k], first, keys[k], one)
+            return factors[k]
+
+        return thin
+
+
+@dataclass(frozen=True)
+class ByRank(Thinning):
+    """Keeps elements with a chance that is linear in the rank of their magnitude within their row.
+
+    ``chances`` are, for each model, that of the smallest element of a row and that of the largest; the only one of a
+    row has their mean. Equal magnitudes share the mean of their ranks. ``length`` is a row's. With ``rescale`` elements
+    are divided by their chance, so that each is kept on average as it is.
+    """
+
+    chances: tuple[tuple[float, float], ...]
+    length: int
+    key: int
+    rescale: bool = False
+
+    @property
+    def row(self) -> int:
+        """A whole row is ranked."""
+        return self.length
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is dropped."""
+        return min(low for low, _ in self.chances) >= 1
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        chances = [list(ends) for ends in self.chances]
+        return {"by": "rank", "chances": chances, "length": self.length, "rescale": self.rescale, "key": self.key}
+
+    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+        """Sort each row's magnitudes with their places, some rows at a time, and keep by a hash of the index."""
+        from blockmerge.kernels import select
+
+        keys, one = _keys(len(self.chances), self.key), precision(1.0)
+
+        def thin(delta: Floats, k: int, first: int) -> Any:
+            factors = scratch(f"factors {k}", (delta.size,), precision)
+            length = min(self.length, delta.size)  # a vocabulary's row may be cut
+            low, high = self.chances[k]
+            for part in chunks(delta.size, max(CHUNK // length, 1) * length):
+                ranked = scratch("ranked", (part.stop - part.start,), np.uint64)
+                select.magnitudes_with_places(delta[part], length, ranked)
+                ranked.reshape(-1, length).sort(axis=1)
+                select.keep_by_rank(delta[part], ranked, length, low, high, first + part.start, keys[k], factors[part])
+            return factors if self.rescale else one
+
+        return thin
+
+
+@dataclass(frozen=True, slots=True)
+class _Norms:
+    """The pass that adds up the magnitudes of task vectors as they are and when thinned by ``thinning``."""
+
+    thinning: Thinning
+    stacked: ClassVar[bool] = True
+
+    def bind(self, statistics: Sequence[Array]) -> Observe:
+        """Sums of one granule, (models, 2)."""
+        from blockmerge.kernels import dots
+
+        thin = self.thinning.bind(statistics, np.float32)
+
+        def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
+            found = deltas(operands)
+            norms = np.zeros((len(found), 2))
+            for k, delta in enumerate(found):
+                norms[k, 0] = dots.l1(delta)
+                thin(delta, k, first)
+                norms[k, 1] = dots.l1(delta)
+            return norms
+
+        return observe
+
+
+@dataclass(frozen=True)
+class Matched(Thinning):
+    """``thinning``, with one factor for each model that gives back the L1 norm of its task vector; as mergekit does."""
+
+    thinning: Thinning
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """One pass more, for the norms."""
+        return (*self.thinning.measures, _Norms(self.thinning))
+
+    @property
+    def row(self) -> int:
+        """The row of the thinning."""
+        return self.thinning.row
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is dropped."""
+        return self.thinning.whole
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {**self.thinning.numbers(), "matched": "l1"}
+
+    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+        """Thin, and give the ratio of the norms; 1 where one of them is next to nothing."""
+        thin = self.thinning.bind(statistics[:-1], precision)
+        norms = statistics[-1].sum(axis=0)
+        factors = [precision(before / after if min(before, after) >= _NO_NORM else 1.0) for before, after in norms]
+
+        def scaled(delta: Floats, k: int, first: int) -> Any:
+            thin(delta, k, first)
+            return factors[k]
+
+        return scaled
+
+
+_NO_NORM = 1e-7
+
+
+def matched(call: Call, thinning: Thinning) -> Thinning:
+    """``thinning``, with its norms given back if the flag ``rescale`` asks for that."""
+    return Matched(thinning) if call.flag("rescale") else thinning
+
+
+def rescaled(call: Call, make: Callable[[bool], Thinning]) -> Thinning:
+    """What ``make`` gives with its own rescaling, without any, or with norms given back: see ``rescale``, ``variant``."""
+    if call.values["variant"] == "mergekit":
+        return matched(call, make(False))
+    return make(call.flag("rescale"))
