@@ -149,7 +149,7 @@ def plan(recipe: Path, as_json: bool, plot: Path | None) -> None:
 def merge(recipe: Path, out: str | None, **how: Any) -> None:
     """Carry out RECIPE, a YAML file, into OUT (a BlockMerge_Gradient YAML may name its own).
 
-    Takes native recipes (docs/recipes.md) and the files of BlockMerge_Gradient's YAML edition.
+    Takes native recipes (docs/recipes.md), the files of mergekit, and those of BlockMerge_Gradient's YAML edition.
     """
     from blockmerge.recipes import load_recipe
 
@@ -179,6 +179,16 @@ def methods() -> None:
     from blockmerge.report import methods_text
 
     click.echo(methods_text())
+
+
+@main.command()
+@click.argument("dialect", required=False, type=click.Choice(["native", "mergekit", "blockmerge"]))
+@guarded
+def schema(dialect: str | None) -> None:
+    """Print the JSON Schema of recipes, of one DIALECT or of all, for editors that complete and check YAML."""
+    from blockmerge.recipes.schema import schema as make
+
+    click.echo(json.dumps(make(dialect), indent=2))
 
 
 @main.command()

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from blockmerge import dtypes
-from blockmerge.methods import METHODS, Method, Parameter
+from blockmerge.methods import METHODS, Method
 from blockmerge.recipes import tokens
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.mergekit_methods import BASELESS, HARMLESS, METHOD_PARAMETERS, REPAIRED
@@ -140,20 +140,19 @@ def _pieces(node: Node, fields: Mapping[str, Node], level: _Level) -> list[Slice
     """The slices that one of ``models``, ``slices`` and ``modules`` in ``fields`` describes."""
     given = [key for key in INPUTS if key in fields]
     if len(given) != 1:
-        others = "slices or modules" if not level.module else "slices"
+        others = "slices" if level.module else "slices or modules"
         node.problem(f"{' and '.join(given)} exclude each other" if given else f"models is missing (or {others})")
-        return []
-    inputs = fields[given[0]]
     if level.base is not None and not level.references.names:
         level.references.number(level.base)
-    if given == ["models"]:
-        return [_slice(inputs, MODEL_KEYS, level)]
-    if given == ["slices"]:
-        found = [piece for item in inputs.items() for piece in _sliced(item, level)]
-    else:
-        found = [piece for name, item in inputs.pairs() for piece in _module(name, item, level)]
+    found: list[Slice] = []
+    if "models" in fields:
+        found.append(_slice(fields["models"], MODEL_KEYS, level))
+    if "slices" in fields:
+        found += [piece for item in fields["slices"].items() for piece in _sliced(item, level)]
+    if "modules" in fields:
+        found += [piece for name, item in fields["modules"].pairs() for piece in _module(name, item, level)]
     if not found and not node.has_problems:
-        inputs.problem("is empty")
+        fields[given[0]].problem("is empty")
     return found
 
 
@@ -211,7 +210,7 @@ def _base(node: Node, found: Mapping[str, tuple[Settings, tuple[int, int] | None
 def _layers(node: Node) -> tuple[int, int] | None:
     ends = [item.whole() for item in node.items()]
     if len(ends) != 2 or not 0 <= ends[0] < ends[1]:
-        node.problem("is no range of layers; [0, 20] means layers 0 to 19")
+        node.problem(f"{ends} is no range of layers; [0, 20] means layers 0 to 19")
         return None
     return ends[0], ends[1]
 
@@ -248,16 +247,12 @@ def _defaults(method: Method) -> dict[str, Setting]:
 
 
 def _check_required(root: Node, pieces: Sequence[Slice], method: Method) -> None:
-    for name in [p.name for p in method.parameters if p.default is None and p.kind != "choice"]:
+    for parameter in [parameter for parameter in method.parameters if parameter.default is None]:
+        name = parameter.name
         if any(
             name not in piece.settings and not all(name in part.settings for part in piece.parts) for piece in pieces
         ):
-            where = "each model or for all" if _per_model(method.parameter(name)) else "all"
-            root.problem(f"{method.name} needs {name}, for {where}: parameters: {{{name}: ...}}")
-
-
-def _per_model(parameter: Parameter | None) -> bool:
-    return parameter is not None and parameter.per_model
+            root.problem(f"{method.name} needs {name}{', for each model or for all' * parameter.per_model}")
 
 
 def _variant(method: Method, *, exact: bool) -> dict[str, str]:

@@ -86,19 +86,17 @@ def _pieces(node: Node, fields: Mapping[str, Node], level: _Level, *, layered: b
     """The slices that one of ``models``, ``slices`` and ``modules`` in ``fields`` describes."""
     given = [key for key in INPUTS if key in fields]
     if len(given) != 1:
-        node.problem(
-            f"{' and '.join(given)} exclude each other" if given else "models is missing (or slices, or modules)"
-        )
-        return []
-    inputs = fields[given[0]]
-    if given == ["models"]:
-        return [_slice(node, inputs, level, layered=layered)]
-    if given == ["slices"]:
-        found = [piece for item in inputs.items() for piece in _sliced(item, level)]
-    else:
-        found = [piece for name, item in inputs.pairs() for piece in _module(name, item, level)]
+        others = "slices" if level.module else "slices or modules"
+        node.problem(f"{' and '.join(given)} exclude each other" if given else f"models is missing (or {others})")
+    found: list[Slice] = []
+    if "models" in fields:
+        found.append(_slice(node, fields["models"], level, layered=layered))
+    if "slices" in fields:
+        found += [piece for item in fields["slices"].items() for piece in _sliced(item, level)]
+    if "modules" in fields:
+        found += [piece for name, item in fields["modules"].pairs() for piece in _module(name, item, level)]
     if not found and not node.has_problems:
-        inputs.problem("is empty")
+        fields[given[0]].problem("is empty")
     return found
 
 
