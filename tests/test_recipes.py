@@ -1,17 +1,41 @@
-"""Recipes: three ways to say the same thing, and what is said about a recipe that is wrong."""
+"""Recipes: several ways to say the same thing, and what is said about a recipe that is wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blockmerge.architectures import Block
 from blockmerge.errors import BlockmergeError, Problems, RecipeError
-from blockmerge.recipes import Arithmetic, Only, Reading, gradient, load_recipe, to_yaml
+from blockmerge.methods import METHODS, Parameter
+from blockmerge.recipes import (
+    Arithmetic,
+    Curve,
+    Only,
+    Part,
+    Reading,
+    Recipe,
+    Selection,
+    Slice,
+    gradient,
+    load_recipe,
+    to_dict,
+    to_yaml,
+)
 from blockmerge.recipes.blockmerge import from_flags
+from blockmerge.recipes.load import parse_recipe
+from blockmerge.recipes.mergekit_methods import METHOD_PARAMETERS
+from blockmerge.recipes.schema import DIALECTS, schema
 from blockmerge.recipes.values import parse_layers, parse_list, parse_size, parse_values
+from blockmerge.vocabularies import TokenizerChoice, TokenSource
 
 
 def written(folder: Path, text: str) -> Path:
@@ -117,7 +141,7 @@ BAD_FILES = {
     "not yaml": ("a: [1, 2\nb: }", "not valid YAML"),
     "a list": ("- 1\n- 2\n", "holds no recipe"),
     "empty": ("", "holds no recipe"),
-    "mergekit": ("merge_method: ties\nmodels: []\n", "mergekit"),
+    "mergekit": ("merge_method: ties\nmodels: []\n", "needs a base_model"),
     "wrong count": ("method: gradient\nmodels: [A]\nvalues: 1\n", "two models, not 1"),
     "unknown block": ("method: gradient\nmodels: [A, B]\nvalues: {atention: [1]}\n", "did you mean attention"),
     "other block": ("method: gradient\nmodels: [A, B]\nvalues: {other: [1]}\n", "values.other: is not known"),
@@ -224,3 +248,810 @@ def test_front_matter_stays_plain_yaml() -> None:
 def test_hostile_values_end_in_one_of_our_errors(tmp_path: Path, values: str) -> None:
     with pytest.raises(BlockmergeError):
         load_recipe(written(tmp_path, f"method: gradient\nmodels: [A, B]\nvalues: {values}\n"))
+
+
+# --- several models, slices, modules, tokens
+
+
+def bare(recipe: Recipe) -> Recipe:
+    """``recipe`` without what says where and in which words it was written."""
+
+    def settings(given: Mapping[str, tuple[Curve, ...]]) -> dict[str, tuple[Curve, ...]]:
+        return {name: tuple(replace(curve, origin="") for curve in setting) for name, setting in given.items()}
+
+    def part(given: Part) -> Part:
+        return replace(given, settings=settings(given.settings))
+
+    return replace(
+        recipe,
+        curves=tuple(replace(curve, origin="") for curve in recipe.curves),
+        slices=tuple(
+            replace(
+                piece,
+                parts=tuple(map(part, piece.parts)),
+                base=None if piece.base is None else part(piece.base),
+                settings=settings(piece.settings),
+            )
+            for piece in recipe.slices
+        ),
+        dialect="",
+        stages={name: bare(stage) for name, stage in recipe.stages.items()},
+    )
+
+
+def curve(*values: float, filters: tuple[str, ...] = (), block: Block | None = None) -> Curve:
+    return Curve(values, Selection(block=block, filters=filters), origin="")
+
+
+def part(model: int, layers: tuple[int, int] | None = None, **settings: tuple[Curve, ...]) -> Part:
+    return Part(model, settings, layers)
+
+
+def expect(text: str, recipe: Recipe) -> None:
+    """``text`` means ``recipe``, and so does what is written for it."""
+    read = parse_recipe(text)
+    assert bare(read) == bare(recipe)
+    assert bare(parse_recipe(to_yaml(read))) == bare(recipe)
+
+
+def test_levels_of_a_native_recipe_join_from_the_inside_out() -> None:
+    text = """
+method: ties
+base: B
+weight: 1
+density: {attention: [0.1, 0.9], all: 0.5}
+slices:
+  - models: [{model: A, layers: 0:10, weight: [{filter: q_proj, value: 2}]}]
+  - base: {model: C, layers: "5:10"}
+    models: [{model: C, layers: 5:10}, {model: D, layers: 6:11}]
+    weight: 3e-1
+    normalize: [{filter: [norm, bias], value: false}, {filter: "*", value: true}]
+by: layer
+seed: 7
+"""
+    density = (curve(0.1, 0.9, block=Block.ATTENTION), curve(0.5))
+    expect(
+        text,
+        Recipe(
+            ("B", "A", "C", "D"),
+            method="ties",
+            slices=(
+                Slice(
+                    (part(1, (0, 10), weight=(curve(2, filters=("q_proj",)),)),),
+                    part(0, (0, 10)),
+                    {"weight": (curve(1),), "density": density},
+                ),
+                Slice(
+                    (part(2, (5, 10)), part(3, (6, 11))),
+                    part(2, (5, 10)),
+                    {
+                        "weight": (curve(0.3), curve(1)),
+                        "density": density,
+                        "normalize": (curve(0, filters=("norm", "bias")), curve(1)),
+                    },
+                ),
+            ),
+            by=Reading.LAYER,
+            seed=7,
+        ),
+    )
+
+
+def test_modules_and_a_donor() -> None:
+    text = """
+method: passthrough
+donor: Q
+modules:
+  text_decoder:
+    slices:
+      - models: [{model: A, layers: 0:10}]
+      - {models: [{model: B, layers: 0:10}], scale: 2}
+  vision_tower: {models: [A]}
+scale: {mlp: [0, 1]}
+"""
+    outer = curve(0, 1, block=Block.MLP)
+    expect(
+        text,
+        Recipe(
+            ("Q", "A", "B"),
+            method="passthrough",
+            slices=(
+                Slice((part(1, (0, 10)),), None, {"scale": (outer,)}, "text_decoder"),
+                Slice((part(2, (0, 10)),), None, {"scale": (curve(2), outer)}, "text_decoder"),
+                Slice((part(1),), None, {"scale": (outer,)}, "vision_tower"),
+            ),
+        ),
+    )
+
+
+def test_a_model_is_one_however_often_it_is_named() -> None:
+    recipe = parse_recipe("method: task_arithmetic\nbase: B\nmodels: [A, B, A]\nweight: 1\n")
+    assert recipe.models == ("B", "A")
+    assert [piece.model for piece in recipe.slices[0].parts] == [1, 0, 1]
+    assert recipe.bases == frozenset()
+
+
+def test_choices_stand_beside_the_method() -> None:
+    recipe = parse_recipe("method: slerp\nmodels: [A, B]\nt: [0, 1]\nvariant: mergekit\n")
+    assert recipe.choices == {"variant": "mergekit"}
+    assert list(recipe.slices[0].settings) == ["t"]
+
+
+TOKENS = """
+tokenizer:
+  source: C
+  tokens:
+    <a>: {source: B, force: true}
+    <b>: {source: {model: D, token: <c>}}
+    <d>: {source: {model: A, token_id: 7}}
+    <e>: {source: zero}
+    <f>: {}
+  pad_to_multiple_of: 64
+chat_template: auto
+"""
+CHOICE = TokenizerChoice(
+    "model",
+    2,
+    {
+        "<a>": TokenSource(1, force=True),
+        "<b>": TokenSource(3, token="<c>"),
+        "<d>": TokenSource(0, token_id=7),
+        "<e>": TokenSource(zero=True),
+        "<f>": TokenSource(),
+    },
+    64,
+)
+
+
+@pytest.mark.parametrize(
+    "head", ["method: gradient\nmodels: [A, B]\nvalues: 0.5\n", "method: karcher\nmodels: [A, B]\n"]
+)
+def test_tokens_of_any_method(head: str) -> None:
+    recipe = parse_recipe(head + TOKENS)
+    assert recipe.models == ("A", "B", "C", "D")
+    assert recipe.tokenizer == CHOICE
+    assert recipe.chat_template == "auto"
+    assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
+
+
+def test_a_gradient_in_python_chooses_tokens_too() -> None:
+    assert gradient("A", "B", values=1, tokenizer="union").tokenizer == TokenizerChoice("union")
+    assert gradient("A", "B", values=1, tokenizer="B").tokenizer == TokenizerChoice("model", 1)
+    choice = TokenizerChoice("base", pad_to_multiple_of=8)
+    recipe = gradient("A", "B", values=1, tokenizer=choice, chat_template="chatml")
+    assert (recipe.tokenizer, recipe.chat_template) == (choice, "chatml")
+    assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
+
+
+# --- mergekit
+
+
+def mergekit(models: tuple[str, ...], method: str, *slices: Slice, **more: Any) -> Recipe:
+    return Recipe(models, method=method, slices=slices, **({"by": Reading.LAYER} | more))
+
+
+def test_mergekit_weights() -> None:
+    text = """
+models:
+  - {model: org/orca, parameters: {weight: 1.0}}
+  - {model: org/wizard@v2, parameters: {weight: 0.3}}
+merge_method: linear
+dtype: float16
+"""
+    parts = (part(0, weight=(curve(1),)), part(1, weight=(curve(0.3),)))
+    expect(text, mergekit(("org/orca", "org/wizard@v2"), "linear", Slice(parts), dtype="float16"))
+
+
+def test_mergekit_gradients_filters_and_a_mask_that_changes_nothing() -> None:
+    text = """
+models:
+  - model: A
+    parameters: {density: [1, 0.7, 0.1], weight: 1.0}
+  - model: B
+    parameters: {density: 0.5, weight: [0, 0.3, 0.7, 1]}
+  - model: C
+    parameters:
+      density: 0.33
+      weight:
+        - {filter: mlp, value: 0.5}
+        - value: 0
+merge_method: ties
+base_model: base
+parameters: {normalize: true, int8_mask: true}
+dtype: bfloat16
+out_dtype: torch.float16
+"""
+    parts = (
+        part(1, density=(curve(1, 0.7, 0.1),), weight=(curve(1),)),
+        part(2, density=(curve(0.5),), weight=(curve(0, 0.3, 0.7, 1),)),
+        part(3, density=(curve(0.33),), weight=(curve(0.5, filters=("mlp",)), curve(0))),
+    )
+    merged = Slice(parts, part(0), {"normalize": (curve(1),)})
+    expect(text, mergekit(("base", "A", "B", "C"), "ties", merged, dtype="float16"))
+
+
+def test_mergekit_slerp_goes_from_the_base_to_the_other_whatever_their_order() -> None:
+    text = """
+slices:
+  - sources:
+      - {model: other, layer_range: [0, 40]}
+      - {model: base, layer_range: [0, 40]}
+merge_method: slerp
+base_model: base
+parameters:
+  t:
+    - {filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1]}
+    - {filter: mlp, value: [1, 0.5, 0.7, 0.3, 0]}
+    - value: 0.5
+"""
+    t = (curve(0, 0.5, 0.3, 0.7, 1, filters=("self_attn",)), curve(1, 0.5, 0.7, 0.3, 0, filters=("mlp",)), curve(0.5))
+    merged = Slice((part(0, (0, 40)), part(1, (0, 40))), None, {"t": t})
+    expect(text, mergekit(("base", "other"), "slerp", merged, choices={"variant": "mergekit"}))
+    whole = "merge_method: slerp\nbase_model: base\nmodels: [{model: other}]\nparameters: {t: 0.5}\n"
+    assert parse_recipe(whole).slices[0].parts == (part(0), part(1))
+
+
+def test_mergekit_slices_of_several_models() -> None:
+    text = """
+slices:
+  - sources:
+      - {model: A, layer_range: [0, 24], parameters: {scale: [{filter: down_proj, value: 0.5}, {value: 1}]}}
+  - sources: [{model: B, layer_range: [20, 40]}]
+    parameters: {scale: 2}
+merge_method: passthrough
+parameters:
+dtype: float16
+"""
+    scales = (curve(0.5, filters=("down_proj",)), curve(1))
+    slices = (
+        Slice((part(0, (0, 24)),), None, {"scale": scales}),
+        Slice((part(1, (20, 40)),), None, {"scale": (curve(2),)}),
+    )
+    expect(text, mergekit(("A", "B"), "passthrough", *slices, dtype="float16"))
+
+
+def test_mergekit_levels_join_from_the_inside_out() -> None:
+    text = """
+merge_method: task_arithmetic
+base_model: base
+modules:
+  text_decoder:
+    slices:
+      - sources:
+          - {model: A, layer_range: [0, 4], parameters: {weight: [{filter: q, value: 1}]}}
+          - {model: base, layer_range: [0, 4], parameters: {weight: 9}}
+        parameters: {weight: [{filter: k, value: 2}]}
+    parameters: {weight: {filter: v, value: 3}, normalize: true}
+  vision_tower:
+    models: [{model: base}, {model: A}]
+parameters: {weight: 4, lambda: 1e-1}
+"""
+    inner = {
+        "weight": (curve(2, filters=("k",)), curve(3, filters=("v",)), curve(4)),
+        "normalize": (curve(1),),
+        "lambda": (curve(0.1),),
+    }
+    sliced = Slice((part(1, (0, 4), weight=(curve(1, filters=("q",)),)),), part(0, (0, 4)), inner, "text_decoder")
+    whole = Slice((part(1),), part(0), {"weight": (curve(4),), "lambda": (curve(0.1),)}, "vision_tower")
+    expect(text, mergekit(("base", "A"), "task_arithmetic", sliced, whole))
+
+
+@pytest.mark.parametrize(
+    ("base", "reference"),
+    [
+        ("org/base@main+org/lora", "org/base@main+org/lora"),
+        ("{model: {path: org/base, revision: main}, lora: {path: org/lora}}", "org/base@main+org/lora"),
+        ("{model: org/base, lora: null}", "org/base"),
+    ],
+)
+def test_mergekit_models_in_pieces(base: str, reference: str) -> None:
+    text = f"merge_method: model_stock\nbase_model: {base}\nmodels: [{{model: A}}, {{model: B}}]\n"
+    expect(text, mergekit((reference, "A", "B"), "model_stock", Slice((part(1), part(2)), part(0))))
+
+
+@pytest.mark.parametrize("method", ["linear", "karcher", "passthrough"])
+def test_mergekit_base_that_only_lends_its_config(method: str) -> None:
+    weight = "parameters: {weight: 1}\n" if method == "linear" else ""
+    recipe = parse_recipe(f"merge_method: {method}\nbase_model: base\nmodels: [{{model: A}}]\n{weight}")
+    assert recipe.models == ("base", "A")
+    assert recipe.slices[0].base is None
+    assert recipe.slices[0].parts == (part(1),)
+    assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
+
+
+def test_mergekit_optional_base() -> None:
+    text = "merge_method: nuslerp\nmodels: [{model: A}, {model: B}]\nparameters: {weight: 1}\n"
+    assert parse_recipe(text).slices[0].base is None
+    assert parse_recipe(text + "base_model: C\n").slices[0].base == part(0)
+
+
+def test_mergekit_tokens() -> None:
+    text = """
+merge_method: karcher
+models: [{model: A}, {model: B}]
+tokenizer:
+  source: C
+  tokens:
+    <a>: {source: B, force: true}
+    <b>: {source: {kind: model_token, model: D, token: <c>}}
+    <d>: {source: {kind: model_token, model: {model: {path: A}}, token_id: 7}}
+    <e>: {source: {kind: zero}}
+    <f>: {source: null}
+  pad_to_multiple_of: 64
+"""
+    choice = replace(CHOICE)
+    assert parse_recipe(text).tokenizer == choice
+    head = "merge_method: karcher\nmodels: [{model: A}, {model: B}]\n"
+    assert parse_recipe(head + "tokenizer_source: union\n").tokenizer == TokenizerChoice("union")
+    assert parse_recipe(head + "tokenizer_source: B\n").tokenizer == TokenizerChoice("model", 1)
+    assert parse_recipe(head + "tokenizer_source:\n").tokenizer is None
+
+
+def head_of(method: str) -> str:
+    """A mergekit recipe of ``method`` with what it must have, and nothing else."""
+    models = ["A", "B"] if METHODS[method].models != (1, 1) else ["A"]
+    base = "" if METHODS[method].base == "none" and method != "slerp" else "base_model: base\n"
+    models = models[: 1 if method == "slerp" else 2]
+    needed = {name: 1 for name, scope in METHOD_PARAMETERS[method].items() if scope.default is None}
+    named = yaml.safe_dump({"models": [{"model": model} for model in models], "parameters": needed})
+    return f"merge_method: {method}\n{base}{named}"
+
+
+@pytest.mark.parametrize("method", [name for name in METHOD_PARAMETERS if name in METHODS])
+def test_mergekit_defaults_hold_where_ours_are_others(method: str) -> None:
+    """What a file does not say is mergekit's default: either ours too, or written out."""
+    recipe = parse_recipe(head_of(method))
+    settings = recipe.slices[0].settings
+    for name, scope in METHOD_PARAMETERS[method].items():
+        parameter = METHODS[method].parameter(name)
+        assert parameter is not None, f"{method} has no {name}"
+        if scope.default is not None:
+            given = [curve.values for curve in settings.get(name, ())]
+            assert given == ([] if scope.default == parameter.default else [(float(scope.default),)])
+    variant = METHODS[method].parameter("variant")
+    reproduced = variant is not None and method not in ("model_stock", "sce")
+    assert recipe.choices == ({"variant": "mergekit"} if reproduced else {})
+
+
+def test_mergekit_to_the_bug() -> None:
+    recipe = parse_recipe("variant: mergekit-0.1.5\n" + head_of("model_stock"))
+    assert recipe.by is Reading.MERGEKIT
+    assert recipe.choices == {"variant": "mergekit"}
+    assert parse_recipe("variant: documented\n" + head_of("model_stock")).by is Reading.LAYER
+
+
+# --- stages
+
+STAGES = """
+name: first
+merge_method: linear
+models: [{model: /home/me/A}, {model: B}]
+parameters: {weight: 0.5}
+---
+name: second
+method: gradient
+models: [first, C]
+values: [0, 1]
+---
+name: third
+model_path1: first
+model_path2: second
+operations: [{operation: all, gradient_values: [0.5]}]
+---
+method: karcher
+models: [third, /home/me/A]
+"""
+
+
+def test_documents_take_the_results_of_others() -> None:
+    recipe = parse_recipe(STAGES)
+    assert recipe.models == ("third", "/home/me/A")
+    assert list(recipe.stages) == ["first", "second", "third"]
+    assert recipe.stages["second"] == replace(gradient("first", "C", values=[0, 1]))
+    assert recipe.stages["third"].dialect == "blockmerge"
+    assert all(not stage.stages for stage in recipe.stages.values())
+    assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
+
+
+def test_stages_are_published_under_published_names() -> None:
+    recipe = parse_recipe(STAGES)
+    text = to_yaml(recipe, {"/home/me/A": "org/A"})
+    assert "/home/me" not in text
+    assert parse_recipe(text).stages["first"].models == ("org/A", "B")
+    assert "/home/me" not in to_yaml(recipe, ["third", "org/A"])
+    entries = to_dict(recipe, {"/home/me/A": "org/A"})
+    assert entries == {"stages": list(yaml.safe_load_all(text))[:3], "method": "karcher", "models": ["third", "org/A"]}
+
+
+def test_the_result_is_the_document_without_a_name_or_the_last() -> None:
+    named = "name: x\nmethod: karcher\nmodels: [A]\n"
+    result = "method: karcher\nmodels: [x]\n"
+    for text in (f"{named}---\n{result}", f"{result}---\n{named}", f"---\n{named}---\nname: y\n{result}---\n"):
+        assert parse_recipe(text).models == ("x",)
+    assert parse_recipe(named).stages == {}
+
+
+# --- mistakes
+
+KARCHER = "method: karcher\nmodels: [A, B]\n"
+TIES = "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
+MISTAKES = {
+    # native
+    "method: tise\nmodels: [A]\nvalues: 1\n": [
+        "r:1: method: 'tise' is not known; `blockmerge methods` lists them",
+        "r:2: models: a gradient blends two models, not 1",
+    ],
+    "method: karcher\nmodles: [A]\n": [
+        "r:2: modles: is not known; did you mean modules?",
+        "r:1: models is missing (or slices or modules)",
+    ],
+    "method: karcher\nmodels: []\n": ["r:2: models: karcher takes 1 or more models, not 0"],
+    "method: slerp\nbase: B\nmodels: [A]\nt: 1\n": [
+        "r:2: base: slerp has no base",
+        "r:3: models: slerp takes 2 models, not 1",
+    ],
+    "method: ties\nmodels: [A]\nweight: 1\n": ["r:1: base is missing"],
+    "method: karcher\nslices: []\n": ["r:2: slices: is empty"],
+    "method: karcher\nmodules: {}\n": ["r:2: modules: is empty"],
+    KARCHER + "slices: []\n": ["r:1: models and slices exclude each other"],
+    "method: linear\nmodels: [{model: A, wieght: 1}]\n": ["r:2: models[0].wieght: is not known; did you mean weight?"],
+    "method: linear\nmodels: [{weight: 1}]\n": ["r:2: models[0]: model is missing"],
+    "method: linear\nmodels: [A]\nweight: [1, x]\n": [
+        "r:3: weight: 'x' is no finite number; a gradient looks like 1.0,0.5,0.0"
+    ],
+    "method: ties\nbase: B\nmodels: [{model: A, density: [0.5, 1.5]}]\nweight: 1\n": [
+        "r:3: models[0].density: is 1.5, but must be from 0 to 1"
+    ],
+    "method: linear\nmodels: [A]\nweight: {}\n": ["r:3: weight: holds no value"],
+    "method: linear\nmodels: [A]\nweight: [{filter: x}]\n": ["r:3: weight[0]: value is missing"],
+    "method: linear\nmodels: [A]\nweight: [{value: 1}, 2]\n": ["r:3: weight[1]: needs keys and values here"],
+    "method: linear\nmodels: [A]\nweight: [{block: x, value: 1}]\n": [
+        "r:3: weight[0].block: 'x' is not known; choose one of embeddings, attention, mlp, norms, head"
+    ],
+    "method: linear\nmodels: [A]\nweight: 1\nnormalize: maybe\n": ["r:4: normalize: needs true or false, not 'maybe'"],
+    "method: linear\nmodels: [A]\nweight: 1\nnormalize: []\n": ["r:4: normalize: holds no value"],
+    "method: slerp\nmodels: [A, B]\nt: 1\nvariant: mergekti\n": [
+        "r:4: variant: 'mergekti' is not known; did you mean mergekit?"
+    ],
+    KARCHER + "by: layers\nseed: 1.5\ndtype: int8\n": [
+        "r:4: seed: needs a whole number",
+        "r:3: by: 'layers' is not known; did you mean layer?",
+        "r:5: dtype: 'int8' cannot be written; choose bfloat16, float16 or float32",
+    ],
+    "method: passthrough\nslices: [{models: [{model: A, layers: 4:4}]}]\n": [
+        "r:2: slices[0].models[0].layers: '4:4' is no range of layers; 0:20 means layers 0 to 19"
+    ],
+    "method: karcher\nslices: [{models: [{model: A, layers: 0:4}, {model: B, layers: 0:5}]}]\n": [
+        "r:2: slices[0].models: takes 4 and 5 layers of its models; a slice needs as many of each"
+    ],
+    "method: task_arithmetic\nbase: C\nweight: 1\n"
+    "slices: [{models: [{model: A, layers: 0:4}, {model: B, layers: 1:5}]}]\n": [
+        "r:4: slices[0]: needs the layers of the base too: base: {model: ..., layers: ...}"
+    ],
+    KARCHER + "tokenizer: {sorce: union}\n": ["r:3: tokenizer.sorce: is not known; did you mean source?"],
+    KARCHER + "tokenizer: {tokens: [a]}\n": ["r:3: tokenizer.tokens: needs tokens and where their rows come from"],
+    KARCHER + "tokenizer: {tokens: {a: {force: true}}}\n": ["r:3: tokenizer.tokens.a: force needs a source"],
+    KARCHER + "tokenizer: {tokens: {a: {source: {model: A, token: b, token_id: -1}}}}\n": [
+        "r:3: tokenizer.tokens.a.source: token and token_id are two ways to say the same; give one",
+        "r:3: tokenizer.tokens.a.source.token_id: is the number of a row, 0 or more",
+    ],
+    KARCHER + "tokenizer: {pad_to_multiple_of: 0}\n": [
+        "r:3: tokenizer.pad_to_multiple_of: needs a number of rows, such as 64"
+    ],
+    # stages
+    KARCHER + "---\n" + KARCHER: ["r:1: needs a name, so that another document can take its result as a model"],
+    f"name: x\n{KARCHER}---\nname: x\n{KARCHER}": ["r:5: name: 'x' is the name of another document too"],
+    f"name: ../x\n{KARCHER}---\n{KARCHER}": [
+        "r:1: name: '../x' is no name; use letters, digits, dots, dashes and underscores"
+    ],
+    "name: one\nmethod: karcher\nmodels: [two]\n---\nname: two\nmethod: karcher\nmodels: [one]\n": [
+        "r:1: takes its own result as a model: two -> one -> two"
+    ],
+    f"name: frist\n{KARCHER}---\nmethod: karcher\nmodels: [first]\n": [
+        "r:1: name: no other document takes 'frist' as a model; does 'first' mean it?"
+    ],
+    f"name: other\n{KARCHER}---\n{KARCHER}": [
+        "r:1: name: no other document takes 'other' as a model; put it into a file of its own"
+    ],
+    f"name: x\n{KARCHER}by: layers\n---\nmethod: karcher\nmodels: [x]\nseed: x\n": [
+        "r:4: by: 'layers' is not known; did you mean layer?",
+        "r:8: seed: needs a whole number",
+    ],
+    KARCHER + "---\n- 1\n": ["r:4: holds no recipe; a recipe is a list of keys and values"],
+    # mergekit
+    "merge_method: tiesh\nmodels: [{model: A}]\n": ["r:1: merge_method: 'tiesh' is not known; did you mean ties?"],
+    "merge_method:\nmodels: [{model: A}]\n": ["r:1: merge_method: is empty"],
+    "base_model: A\nmodels: [{model: A}]\n": ["r:1: merge_method is missing"],
+    TIES + "models: [{model: A, paramters: {}}]\n": [
+        "r:4: models[0].paramters: is not known; did you mean parameters?"
+    ],
+    TIES + "models: [{model: A, parameters: {densty: 1}}]\n": [
+        "r:4: models[0].parameters.densty: ties has no such parameter; did you mean density?"
+    ],
+    TIES + "models: [{model: A, parameters: {gamma: 1}}]\n": [
+        "r:4: models[0].parameters.gamma: ties has no such parameter; "
+        "known are weight, lambda, normalize, density, rescale"
+    ],
+    TIES + "models: [{model: A, parameters: {normalize: true}}]\n": [
+        "r:4: models[0].parameters.normalize: "
+        "normalize holds for all models; give it under the parameters of the recipe or the slice"
+    ],
+    TIES + "models: [A]\n": ["r:4: models[0]: needs keys and values here"],
+    TIES + "models: [{model: A}, {model: A}]\n": ["r:4: models[1]: A is given twice"],
+    TIES + "models: [{model: base}]\n": ["r:4: models: ties takes 1 or more models beside the base, not 0"],
+    TIES + "models: [{model: A}]\nmodules: {}\n": ["r:1: models and modules exclude each other"],
+    TIES: ["r:1: models is missing (or slices or modules)"],
+    TIES + "slices: [{sources: [{model: A, layer_range: [0, 4]}]}]\n": [
+        "r:4: slices[0].sources: base is the base and must be one of the sources, with its layers"
+    ],
+    TIES + "slices: [{sources: [{model: A, layer_range: [0, 4]}, {model: base, layer_range: [0, 5]}]}]\n": [
+        "r:4: slices[0].sources: takes 4 and 5 layers of its models; a slice needs as many of each"
+    ],
+    "merge_method: passthrough\nslices:\n- sources: [{model: A, layer_range: [4, 4]}]\n"
+    "- sources: [{model: A, layer_range: [-1, 4]}]\n- {sources: [{model: A}], residual_weight: 1}\n": [
+        "r:3: slices[0].sources[0].layer_range: [4, 4] is no range of layers; [0, 20] means layers 0 to 19",
+        "r:4: slices[1].sources[0].layer_range: [-1, 4] is no range of layers; [0, 20] means layers 0 to 19",
+        "r:5: slices[2].residual_weight: has no effect in mergekit 0.1.5; take it out",
+        "r:5: slices[2].sources[0]: layer_range is missing",
+    ],
+    "merge_method: slerp\nmodels: [{model: A}, {model: B}]\n": [
+        "r:2: models: slerp needs a base_model",
+        "r:1: slerp needs t",
+    ],
+    "merge_method: linear\nmodels: [{model: A, parameters: {weight: 1}}, {model: B}, {model: C}]\n": [
+        "r:1: linear needs weight, for each model or for all"
+    ],
+    TIES + "models: [{model: A}]\ndtype: float64\nout_dtype: bf16\n": [
+        "r:6: out_dtype: 'bf16' cannot be written; choose bfloat16, float16 or float32",
+        "r:5: dtype: 'float64' cannot be written; choose bfloat16, float16 or float32",
+    ],
+    TIES + "models: [{model: A}]\ntokenizer_source: union\ntokenizer: {source: union}\n": [
+        "r:5: tokenizer_source: and tokenizer exclude each other; put it into tokenizer: {source: ...}"
+    ],
+    TIES + "models: [{model: A}]\ntokenizer: {tokens: {a: {source: {kind: zerro}}}}\n": [
+        "r:5: tokenizer.tokens.a.source.kind: 'zerro' is not known; did you mean zero?"
+    ],
+    TIES + "models: [{model: A}]\ninput_model_parameters: {A: {weight: 1}}\n": [
+        "r:5: input_model_parameters: is gone from mergekit; "
+        "give each model its parameters: models: [{model: ..., parameters: {...}}]"
+    ],
+    TIES + "models: [{model: {model: A, override_architecture: X}}]\n": [
+        "r:4: models[0].model.override_architecture: cannot be overridden: layers are found by the names of tensors"
+    ],
+    TIES + "models: [{model: A}]\nvariant: mergekit\n": [
+        "r:5: variant: 'mergekit' is not known; did you mean mergekit-0.1.5?"
+    ],
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_mistakes_are_told_by_line_and_path(text: str) -> None:
+    with pytest.raises(BlockmergeError) as caught:
+        parse_recipe(text, "r")
+    assert str(caught.value).splitlines() == MISTAKES[text]
+    assert caught.value.exit_code == 2
+
+
+# --- whatever is written can be read again
+
+MODELS = st.sampled_from(["A", "B", "org/C", "org/D@main", "E+lora"])
+
+
+def numbers(parameter: Parameter) -> st.SearchStrategy[Any]:
+    low, high = max(parameter.low, -1), min(parameter.high, 2)
+    if high < low:
+        low, high = parameter.low, parameter.high
+    number = st.floats(low, max(low, high)).map(lambda value: round(value, 3) + 0.0)
+    return number | st.lists(number, min_size=1, max_size=3)
+
+
+def setting(parameter: Parameter, *, blocks: bool) -> st.SearchStrategy[Any]:
+    values = numbers(parameter) if parameter.kind == "number" else st.booleans()
+    filters = st.sampled_from(["mlp", "q_proj", "*"])
+    entry = st.fixed_dictionaries({"value": values}, optional={"filter": filters})
+    found = values | entry | st.lists(entry, min_size=1, max_size=3)
+    if blocks:
+        names = st.sampled_from(["all", "attention", "mlp", "norms", "embeddings", "head"])
+        found |= st.dictionaries(names, values, min_size=1, max_size=3)
+    return found
+
+
+def settings_of(parameters: list[Parameter], *, blocks: bool) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional={p.name: setting(p, blocks=blocks) for p in parameters})
+
+
+TOKENIZERS = st.sampled_from(["union", "base", "A", "org/Z"]) | st.fixed_dictionaries(
+    {"source": st.sampled_from(["union", "base", "A", "org/Z"])},
+    optional={
+        "pad_to_multiple_of": st.integers(1, 128),
+        "tokens": st.dictionaries(
+            st.sampled_from(["<a>", "b", "1"]),
+            st.just({}) | MODELS.map(lambda m: {"source": m, "force": True}) | st.just({"source": "zero"}),
+            min_size=1,
+        ),
+    },
+)
+
+
+@st.composite
+def native_recipes(draw: st.DrawFn) -> dict[str, Any]:
+    method = draw(st.sampled_from(list(METHODS.values())))
+    low, high = method.models
+    every = [p for p in method.parameters if p.kind != "choice"]
+    own = [p for p in every if p.per_model]
+
+    def models(layers: str | None) -> list[Any]:
+        count = draw(st.integers(low, high or low + 2))
+        return [
+            {"model": draw(MODELS), **draw(settings_of(own, blocks=True)), **({"layers": layers} if layers else {})}
+            for _ in range(count)
+        ]
+
+    def inner(layers: str | None) -> dict[str, Any]:
+        base = {"base": draw(MODELS)} if method.base != "none" else {}
+        return {"models": models(layers), **base, **draw(settings_of(every, blocks=True))}
+
+    def slices() -> dict[str, Any]:
+        pieces = [inner(layers) for layers in draw(st.lists(st.sampled_from(["0:4", "2:5"]), min_size=1, max_size=3))]
+        return {"slices": pieces, **draw(settings_of(every, blocks=True))}
+
+    body = draw(
+        st.sampled_from([lambda: inner(None), slices, lambda: {"modules": {"x": slices(), "y": inner(None)}}])
+    )()
+    common = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "by": st.sampled_from(["tensor", "layer", "mergekit-0.1.5"]),
+                "dtype": st.just("float16"),
+                "donor": MODELS,
+                "seed": st.integers(0, 9),
+                "on_missing": st.just("keep"),
+                "max_shard_size": st.just("5MB"),
+                "tokenizer": TOKENIZERS,
+                "chat_template": st.just("chatml"),
+            },
+        )
+    )
+    choices = {p.name: draw(st.sampled_from(p.choices)) for p in method.parameters if p.kind == "choice"}
+    return {"method": method.name, **body, **common, **choices}
+
+
+@st.composite
+def mergekit_recipes(draw: st.DrawFn) -> dict[str, Any]:
+    method = METHODS[draw(st.sampled_from([name for name in METHOD_PARAMETERS if name in METHODS]))]
+    scopes = METHOD_PARAMETERS[method.name]
+    every = [p for p in method.parameters if p.name in scopes]
+    own = [p for p in every if not scopes[p.name].shared]
+    needed = {p.name: 1 for p in every if p.default is None}
+    slerp = method.name == "slerp"
+    low, high = (1, 1) if slerp else method.models
+    based = method.base == "required" or slerp or draw(st.booleans())
+    mixed = based and (method.base != "none" or slerp)  # whether the base must be among the sources
+
+    def models(layers: list[int] | None) -> list[Any]:
+        names = draw(st.lists(MODELS, min_size=low, max_size=high or low + 2, unique=True))
+        names = draw(st.permutations([*names, "base"])) if mixed else names
+        return [
+            {"model": name, "parameters": draw(settings_of(own, blocks=False)) or None}
+            | ({"layer_range": layers} if layers else {})
+            for name in names
+        ]
+
+    def slices() -> dict[str, Any]:
+        ranges = draw(st.lists(st.sampled_from([[0, 4], [2, 5]]), min_size=1, max_size=3))
+        pieces = [{"sources": models(r), "parameters": draw(settings_of(every, blocks=False))} for r in ranges]
+        return {"slices": pieces}
+
+    body = draw(
+        st.sampled_from(
+            [
+                lambda: {"models": models(None)},
+                slices,
+                lambda: {"modules": {"x": slices(), "y": {"models": models(None)}}},
+            ]
+        )
+    )()
+    common = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "dtype": st.just("torch.float16"),
+                "tokenizer_source": st.sampled_from(["union", "base", "A", "org/Z"]),
+                "variant": st.just("mergekit-0.1.5"),
+            },
+        )
+    )
+    parameters = {**draw(settings_of(every, blocks=False)), **needed}
+    return {
+        "merge_method": method.name, **body, **common, "parameters": parameters,
+        **({"base_model": "base"} if based else {}),
+    }  # fmt: skip
+
+
+@given(native_recipes() | mergekit_recipes())
+def test_any_recipe_survives_being_written_and_read(entries: dict[str, Any]) -> None:
+    recipe = parse_recipe(yaml.safe_dump(entries, sort_keys=False))
+    assert bare(parse_recipe(to_yaml(recipe))) == replace(bare(recipe), output=None)
+    names = {model: f"published/{k}" for k, model in enumerate(recipe.models)}
+    published = parse_recipe(to_yaml(recipe, names))
+    assert published.models == tuple(names.values())
+    assert replace(bare(published), models=recipe.models) == bare(recipe)
+
+
+@pytest.mark.parametrize("key", ["models", "tokenizer", "weight", "modules"])
+def test_bombs_in_many_documents_stay_bounded(key: str) -> None:
+    bomb = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    bomb += "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 9))
+    document = f"method: linear\n{bomb}{key}: *a8\n"
+    start = perf_counter()
+    with pytest.raises(BlockmergeError):
+        parse_recipe("---\n".join([document] * 90))
+    assert perf_counter() - start < 20
+    with pytest.raises(RecipeError, match="more than 100 documents"):
+        parse_recipe("---\n".join([KARCHER] * 101))
+
+
+# --- for editors
+
+
+def test_schemas_name_every_method_and_parameter() -> None:
+    native, foreign = schema("native"), schema("mergekit")
+    for method in METHODS.values():
+        words = native["$defs"][f"method.{method.name}"]["properties"]
+        for parameter in method.parameters:
+            name = words[parameter.name]["$ref"].rpartition("/")[2]
+            assert native["$defs"][name]["description"] == parameter.help
+    assert {entry["const"] for entry in native["properties"]["method"]["oneOf"]} == {"gradient", *METHODS}
+    assert {
+        entry["const"] for entry in foreign["properties"]["merge_method"]["oneOf"]
+    } == METHOD_PARAMETERS.keys() & METHODS
+    for made in (native, foreign, schema("blockmerge"), schema()):
+        assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert _references(made) <= {f"#/$defs/{name}" for name in made["$defs"]}
+
+
+def _references(part: Any) -> set[str]:
+    if isinstance(part, list):
+        return {found for item in part for found in _references(item)}
+    if isinstance(part, dict):
+        own = {part["$ref"]} if isinstance(part.get("$ref"), str) else set()
+        return own | {found for item in part.values() for found in _references(item)}
+    return set()
+
+
+@given(native_recipes() | mergekit_recipes())
+def test_schemas_take_what_is_read(entries: dict[str, Any]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator(SCHEMA).validate(entries)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(SCHEMA).validate({**entries, "wieght": 1})
+
+
+SCHEMA = schema()
+
+
+def test_schemas_take_the_examples_and_refuse_the_mistakes() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    check = jsonschema.Draft202012Validator(SCHEMA)
+    for text in (MYTHALION, STAGES, KARCHER + TOKENS):
+        for document in yaml.safe_load_all(text):
+            check.validate(document)
+    for name in DIALECTS:
+        jsonschema.Draft202012Validator.check_schema(schema(name))
+
+
+BLIND = (
+    "base is missing", "no range of layers", "as many of each", "layers of the base", "force needs", "given twice",
+    "must be one of the sources", "needs a base_model", "for each model", "needs t", "exclude each other",
+    "beside the base", "document", "its own result", "needs a name",
+)  # fmt: skip
+"""Mistakes that the schema of one document cannot see."""
+
+
+@pytest.mark.parametrize("text", [text for text, lines in MISTAKES.items() if not any(w in lines[0] for w in BLIND)])
+def test_schemas_see_mistakes(text: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    check = jsonschema.Draft202012Validator(SCHEMA)
+    assert [error for document in yaml.safe_load_all(text) for error in check.iter_errors(document)]

@@ -30,7 +30,7 @@ from blockmerge.recipes.references import References
 from blockmerge.recipes.settings import Settings, joined, read_setting
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
 
-__all__ = ["KEYS", "MODEL_KEYS", "MODULE_KEYS", "SLICE_KEYS", "SOURCE_KEYS", "VARIANTS", "read"]
+__all__ = ["INPUTS", "KEYS", "MODEL_KEYS", "MODULE_KEYS", "SLICE_KEYS", "SOURCE_KEYS", "VARIANTS", "read"]
 
 INPUTS = ("models", "slices", "modules")
 KEYS = {
@@ -289,7 +289,7 @@ def _row(node: Node, references: References) -> TokenSource:
         return TokenSource(references.number(_reference(node)))
     fields = _fields(node, {"kind": True, "model": False, "token": False, "token_id": False})
     kind = chosen(fields["kind"], ("model_token", "zero")) if "kind" in fields else ""
-    if kind == "zero":
+    if kind != "model_token":
         return TokenSource(zero=True)
     if "model" not in fields or not ("token" in fields or "token_id" in fields):
         node.problem("needs a model, and a token or a token_id")

@@ -13,6 +13,7 @@ from blockmerge.recipes import blockmerge, mergekit
 from blockmerge.recipes.mergekit_methods import HARMLESS, METHOD_PARAMETERS
 from blockmerge.recipes.recipe import Arithmetic, Only, OnMissing, Reading
 from blockmerge.recipes.settings import BLOCKS
+from blockmerge.recipes.stages import NAME
 
 __all__ = ["DIALECTS", "schema"]
 
@@ -99,7 +100,7 @@ def _setting(defs: _Definitions, parameter: Parameter, *, blocks: bool) -> Schem
         filters = _or_list(_TEXT) if blocks else {"type": ["string", "null"]}
         parts = {"filter": filters} | ({"block": {"enum": list(BLOCKS)}} if blocks else {})
         entry = _object({"value": values, **parts}, ["value"])
-        by_block = [_object(dict.fromkeys(("all", *BLOCKS), values))] if blocks else []
+        by_block = [_object(dict.fromkeys(("all", *BLOCKS), values)) | {"minProperties": 1}] if blocks else []
         found = {"anyOf": [values, entry, _list(entry), *by_block]}
     default = {} if parameter.default is None else {"default": parameter.default}
     what = {**found, **default, "description": parameter.help}
@@ -132,7 +133,7 @@ def _by_method(key: str, summaries: Mapping[str, str]) -> Schema:
 
 def _common(defs: _Definitions) -> dict[str, Schema]:
     words: dict[str, Schema] = {
-        "name": _about(_TEXT, "What other documents of the file call the result."),
+        "name": _about({**_TEXT, "pattern": NAME}, "What other documents of the file call the result."),
         "by": _about(_enum(Reading, Reading.TENSOR), "How a list of values is laid along the model."),
         "dtype": _about({"enum": _DTYPES}, "What the result is stored in; default the first model's."),
         "on_missing": _about(_enum(OnMissing, OnMissing.ERROR), "Tensors that not all models have."),
@@ -252,20 +253,22 @@ def _mergekit_words(defs: _Definitions, model: Schema) -> dict[str, Schema]:
 
 def _merge(defs: _Definitions, method: Method, known: dict[str, Schema]) -> Schema:
     harmless: dict[str, Schema] = {name: {"description": "Changes nothing."} for name in HARMLESS.get(method.name, ())}
-    own = [parameter for parameter in method.parameters if parameter.name in METHOD_PARAMETERS[method.name]]
-    settings = {parameter.name: _setting(defs, parameter, blocks=False) for parameter in own}
+    scopes = METHOD_PARAMETERS[method.name]
+    settings = {p.name: _setting(defs, p, blocks=False) for p in method.parameters if p.name in scopes}
+    own = {name: setting for name, setting in settings.items() if not scopes[name].shared}
+
+    def described(keys: Mapping[str, bool], given: Mapping[str, Schema] = settings) -> Schema:
+        parameters = defs.ref("parameters", _maybe(_object({**given, **harmless})))
+        words = {**known, "parameters": parameters}
+        return _object({key: words[key] for key in keys}, [key for key, needed in keys.items() if needed])
+
     known["merge_method"] = {"const": method.name}
-    known["parameters"] = defs.ref("parameters", _maybe(_object({**settings, **harmless})))
-
-    def described(keys: Mapping[str, bool]) -> Schema:
-        return _object({key: known[key] for key in keys}, [key for key, needed in keys.items() if needed])
-
-    known["models"] = _maybe(_list(defs.ref("mergekit.model", described(mergekit.MODEL_KEYS))))
-    known["sources"] = _list(defs.ref("source", described(mergekit.SOURCE_KEYS)))
+    known["models"] = _maybe(_list(defs.ref("mergekit.model", described(mergekit.MODEL_KEYS, own))))
+    known["sources"] = _list(defs.ref("source", described(mergekit.SOURCE_KEYS, own)))
     known["slices"] = _maybe(_list(defs.ref("mergekit.slice", described(mergekit.SLICE_KEYS))))
     module = defs.ref("mergekit.module", described(mergekit.MODULE_KEYS))
     known["modules"] = _maybe({"type": "object", "additionalProperties": module})
-    return described(mergekit.KEYS)
+    return described(mergekit.KEYS) | {"anyOf": [{"required": [key]} for key in mergekit.INPUTS]}
 
 
 def _maybe(what: Schema) -> Schema:

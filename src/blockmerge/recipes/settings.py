@@ -66,7 +66,11 @@ def _block(name: str) -> Block | None:
 
 def _values(node: Node, parameter: Parameter) -> tuple[float, ...]:
     if parameter.kind == "number":
-        return node.numbers()
+        numbers = node.numbers()
+        for number in numbers:
+            if not parameter.low <= number <= parameter.high:
+                node.problem(f"is {number:g}, but must be from {parameter.low:g} to {parameter.high:g}")
+        return numbers
     flags = tuple(float(_flag(item)) for item in node.items())
     if not flags:
         node.problem("holds no value")

@@ -11,9 +11,10 @@ from blockmerge.errors import BlockmergeError, RecipeError, raise_all
 from blockmerge.recipes.document import Node
 from blockmerge.recipes.recipe import Recipe
 
-__all__ = ["Entry", "assembled"]
+__all__ = ["NAME", "Entry", "assembled"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""What a document may be called; a folder may be named after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def assembled(entries: Sequence[Entry]) -> Recipe:
 
 
 def _bad_name(entry: Entry, named: Mapping[str, Entry]) -> str:
-    if not _NAME.fullmatch(entry.text):
+    if not re.fullmatch(NAME, entry.text):
         return f"{entry.text[:40]!r} is no name; use letters, digits, dots, dashes and underscores"
     return f"{entry.text!r} is the name of another document too" if entry.text in named else ""
 
