@@ -1,6 +1,6 @@
 """Merge methods: a file each with declaration and equation, on a few families of operations.
 
-:data:`METHODS` lists them by name.
+:data:`METHODS` lists them by name, with those that other packages offer; :mod:`.plain` makes one of a numpy function.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from blockmerge.methods import (
 )
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Copy, Lerp, Operation, Original
+from blockmerge.methods.plugins import Catalogue
 
 __all__ = ["METHODS", "Call", "Copy", "Lerp", "Method", "Operation", "Original", "Parameter"]
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
+METHODS = Catalogue(
+    (
         *breadcrumbs.METHODS,
         *dare.METHODS,
         *della.METHODS,
@@ -42,4 +42,4 @@ METHODS: dict[str, Method] = {
         task_arithmetic.METHOD,
         ties.METHOD,
     )
-}
+)
