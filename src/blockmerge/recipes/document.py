@@ -7,7 +7,7 @@ but counted, so a file of nested aliases ends in an error, not in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import count
@@ -121,8 +121,19 @@ class Node:
             self._document.problems.append(error)
             return default
 
-    def fields(self, known: Mapping[str, bool]) -> dict[str, Node]:
-        """The entries of a mapping. ``known`` says which keys there may be, and whether they must."""
+    def fields(
+        self,
+        known: Mapping[str, bool],
+        gone: Mapping[str, str] | None = None,
+        *,
+        why: str = "is not known",
+        shown: Iterable[str] | None = None,
+    ) -> dict[str, Node]:
+        """The entries of a mapping. ``known`` says which keys there may be, and whether they must.
+
+        ``gone`` explains keys that there once were, ``why`` what is wrong with all others; only keys in ``shown`` are
+        suggested.
+        """
         if not isinstance(self._node, yaml.MappingNode):
             self.problem("needs keys and values here")
             return {}
@@ -134,8 +145,7 @@ class Node:
             elif key in known:
                 found[key] = node
             else:
-                near = get_close_matches(key, known, 1)
-                node.problem(f"is not known; {f'did you mean {near[0]}?' if near else 'known are ' + ', '.join(known)}")
+                node.problem((gone or {}).get(key) or f"{why}; {_suggestion(key, list(shown or known))}")
         for key in (key for key, required in known.items() if required and key not in found):
             self.problem(f"{key} is missing")
         return found
@@ -224,6 +234,11 @@ class Node:
 
         entries = [item.plain() for item in self.items()]
         return self.attempt(lambda: checked_values(entries, self.where), (0.0,))
+
+
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    near = get_close_matches(key, known, 1)
+    return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known) if known else "take it out"
 
 
 def _line_of(error: Exception) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blockmerge.errors import BlockmergeError, Problems, RecipeError, raise_all
 from blockmerge.methods import METHODS, Method
-from blockmerge.recipes import blockmerge, methods, native
+from blockmerge.recipes import blockmerge, mergekit, methods, native
 from blockmerge.recipes.document import Document
 from blockmerge.recipes.recipe import Recipe
 from blockmerge.recipes.stages import Entry, assembled
@@ -15,7 +15,7 @@ __all__ = ["load_recipe", "parse_recipe"]
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe: native YAML, or a file of BlockMerge_Gradient's YAML edition.
+    """Read a recipe: native YAML, a file of mergekit's, or one of BlockMerge_Gradient's YAML edition.
 
     Several documents, separated by ``---``, are stages: each but the result has a ``name`` that others take as a model.
 
@@ -48,8 +48,8 @@ def _read(document: Document) -> Recipe:
     keys = set(document.root.keys())
     if keys & {"model_path1", "model_path2", "operations"}:
         return blockmerge.read(document)
-    if "merge_method" in keys:
-        raise RecipeError(f"{document.root.where}: is a mergekit recipe, which this version does not read")
+    if keys & {"merge_method", "base_model"}:
+        return mergekit.read(document)
     method = _method(document)
     return native.read(document) if method is None else methods.read(document, method)
 

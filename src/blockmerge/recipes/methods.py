@@ -166,19 +166,19 @@ def check_layers(node: Node, parts: Sequence[Part]) -> None:
 
 def _choices(fields: Mapping[str, Node], method: Method) -> dict[str, str]:
     return {
-        parameter.name: chosen(fields[parameter.name], parameter)
+        parameter.name: chosen(fields[parameter.name], parameter.choices)
         for parameter in method.parameters
         if parameter.kind == "choice" and parameter.name in fields
     }
 
 
-def chosen(node: Node, parameter: Parameter) -> str:
-    """One of the texts that ``parameter`` allows."""
+def chosen(node: Node, choices: Sequence[str]) -> str:
+    """The text in ``node``, one of ``choices``."""
     text = node.text()
-    if text not in parameter.choices:
-        near = get_close_matches(text, parameter.choices, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(parameter.choices)}"
-        node.problem(f"{text!r} is not known; {hint}")
+    if text not in choices:
+        near = get_close_matches(text, choices, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}"
+        node.problem(f"{text[:40]!r} is not known; {hint}")
     return text
 
 

@@ -89,23 +89,16 @@ def to_dict(recipe: Recipe, names: Names | None = None) -> dict[str, Any]:
 
 
 def to_documents(recipe: Recipe, names: Names | None = None) -> list[dict[str, Any]]:
-    """``recipe`` as the YAML documents that it takes: its stages, each after those it needs, and itself."""
+    """``recipe`` as the YAML documents that it takes: its stages and itself."""
     if not isinstance(names, Mapping):
         names = dict(zip(recipe.models, names or recipe.models, strict=True))
-    found: dict[str, dict[str, Any]] = {}
-    _collect(recipe, names, found)
-    return [*found.values(), _document(recipe, names)]
-
-
-def _collect(recipe: Recipe, names: Mapping[str, str], found: dict[str, dict[str, Any]]) -> None:
-    for name, stage in recipe.stages.items():
-        if name not in found:
-            _collect(stage, names, found)
-            found[name] = {"name": name, **_document(stage, names)}
+    names = {**names, **{name: name for name in recipe.stages}}
+    stages = [{"name": name, **_document(stage, names)} for name, stage in recipe.stages.items()]
+    return [*stages, _document(recipe, names)]
 
 
 def _document(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
-    models = [model if model in recipe.stages else names.get(model, model) for model in recipe.models]
+    models = [names.get(model, model) for model in recipe.models]
     if recipe.method != "gradient":
         return methods.to_dict(recipe, models)
     if recipe.overlapping:

@@ -43,7 +43,7 @@ class Reading(StrEnum):
     LAYER = "layer"
     """One value per layer, as mergekit does; what stands before the layers gets the first, what follows the last."""
     MERGEKIT = "mergekit-0.1.5"
-    """As ``layer``, but what follows the layers (final norm, head) gets the first value too, as in mergekit 0.1.5."""
+    """As ``layer``, but what follows the layers (final norm, head) gets the first value too: mergekit 0.1.5's bug."""
 
 
 class Only(StrEnum):
@@ -134,7 +134,7 @@ class Recipe:
     ``chat_template`` is a template, the name of a known one, or ``auto`` for the one that most models have.
 
     ``dtype`` is a name like ``bfloat16``, or None for the first model's; ``max_shard_size`` is in bytes. ``stages`` are
-    merges whose results this one takes as inputs, by name.
+    merges whose results this one and other stages take as inputs, by name, each after those that it needs.
     """
 
     models: tuple[str, ...]

@@ -67,11 +67,17 @@ def _block(name: str) -> Block | None:
 def _values(node: Node, parameter: Parameter) -> tuple[float, ...]:
     if parameter.kind == "number":
         return node.numbers()
+    flags = tuple(float(_flag(item)) for item in node.items())
+    if not flags:
+        node.problem("holds no value")
+    return flags
+
+
+def _flag(node: Node) -> bool:
     value = node.plain()
     if value not in (0, 1):
         node.problem(f"needs true or false, not {str(value)[:40]!r}")
-        return (0.0,)
-    return (float(value),)
+    return value == 1
 
 
 def joined(*levels: Settings) -> dict[str, Setting]:
@@ -87,7 +93,7 @@ def spelled(settings: Settings, method: Method) -> dict[str, Any]:
 
 
 def _spelled(setting: Setting, *, flag: bool) -> Any:
-    values = [bool(curve.values[0]) if flag else _short(curve.values) for curve in setting]
+    values = [_short(tuple(map(bool, curve.values)) if flag else curve.values) for curve in setting]
     selections = [curve.selection for curve in setting]
     if selections == [_EVERYTHING]:
         return values[0]

@@ -50,10 +50,10 @@ def assembled(entries: Sequence[Entry]) -> Recipe:
         named.setdefault(entry.text, entry)
     raise_all(problems)
     named = {name: entry for name, entry in named.items() if name}
-    built: dict[str, Recipe] = {}
-    recipe = _with_stages(result, named, built, ())
-    raise_all(_unused(entries, result, built))
-    return recipe
+    stages: dict[str, Recipe] = {}
+    _collect(result, named, stages, ())
+    raise_all(_unused(entries, result, stages))
+    return replace(result.recipe, stages=stages)
 
 
 def _bad_name(entry: Entry, named: Mapping[str, Entry]) -> str:
@@ -62,26 +62,23 @@ def _bad_name(entry: Entry, named: Mapping[str, Entry]) -> str:
     return f"{entry.text!r} is the name of another document too" if entry.text in named else ""
 
 
-def _with_stages(entry: Entry, named: Mapping[str, Entry], built: dict[str, Recipe], path: tuple[str, ...]) -> Recipe:
-    """The recipe of ``entry`` with its stages, which join ``built``; ``path`` are the names that led here."""
+def _collect(entry: Entry, named: Mapping[str, Entry], stages: dict[str, Recipe], path: tuple[str, ...]) -> None:
+    """Add to ``stages`` what ``entry`` needs, first things first; ``path`` are the names that led here."""
     path = (*path, entry.text)
-    stages: dict[str, Recipe] = {}
-    for name in (model for model in entry.recipe.models if model in named):
+    for name in (model for model in entry.recipe.models if model in named and model not in stages):
         if name in path:
             circle = " -> ".join((*path[path.index(name) :], name))
             raise RecipeError(f"{entry.root.where}: takes its own result as a model: {circle}")
-        if name not in built:
-            built[name] = _with_stages(named[name], named, built, path)
-        stages[name] = built[name]
-    return replace(entry.recipe, stages=stages)
+        _collect(named[name], named, stages, path)
+        stages[name] = named[name].recipe
 
 
-def _unused(entries: Sequence[Entry], result: Entry, built: Mapping[str, Recipe]) -> list[BlockmergeError]:
+def _unused(entries: Sequence[Entry], result: Entry, stages: Mapping[str, Recipe]) -> list[BlockmergeError]:
     """Documents whose results nobody takes: a name is misspelt, or they are merges of their own."""
-    models = [model for entry in entries for model in entry.recipe.models if model not in built]
+    models = [model for entry in entries for model in entry.recipe.models if model not in stages]
     problems: list[BlockmergeError] = []
     for entry in entries:
-        if entry is not result and entry.text not in built:
+        if entry is not result and entry.text not in stages:
             near = get_close_matches(entry.text, models, 1)
             hint = f"does {near[0]!r} mean it?" if near else "put it into a file of its own"
             where = (entry.name or entry.root).where

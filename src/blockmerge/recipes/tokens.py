@@ -12,14 +12,17 @@ tokenizer:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from blockmerge.recipes.document import Node
 from blockmerge.recipes.references import References
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
 
-__all__ = ["choice_of", "read_tokenizer", "spelled"]
+__all__ = ["choice_of", "read_tokenizer", "row_of_token", "spelled"]
+
+RowReader = Callable[[Node, References], TokenSource]
 
 
 def choice_of(text: str, references: References) -> TokenizerChoice:
@@ -29,8 +32,8 @@ def choice_of(text: str, references: References) -> TokenizerChoice:
     return TokenizerChoice("model", references.number(text))
 
 
-def read_tokenizer(node: Node, references: References) -> TokenizerChoice:
-    """What a recipe says under ``tokenizer``."""
+def read_tokenizer(node: Node, references: References, row_of: RowReader | None = None) -> TokenizerChoice:
+    """What a recipe says under ``tokenizer``; ``row_of`` reads where the row of a token comes from."""
     if not node.is_mapping:
         return choice_of(node.text(), references)
     fields = node.fields({"source": False, "tokens": False, "pad_to_multiple_of": False})
@@ -39,8 +42,8 @@ def read_tokenizer(node: Node, references: References) -> TokenizerChoice:
     for token, value in fields["tokens"].pairs() if "tokens" in fields else ():
         if token in tokens:
             value.problem("is given twice")
-        tokens[token] = _source(value, references)
-    if "tokens" in fields and not fields["tokens"].is_mapping:
+        tokens[token] = _source(value, references, row_of or _row)
+    if "tokens" in fields and not (fields["tokens"].is_mapping or fields["tokens"].is_null):
         fields["tokens"].problem("needs tokens and where their rows come from")
     multiple = fields.get("pad_to_multiple_of")
     return TokenizerChoice(choice.source, choice.model, tokens, None if multiple is None else _multiple(multiple))
@@ -55,28 +58,35 @@ def _multiple(node: Node) -> int | None:
     return value
 
 
-def _source(node: Node, references: References) -> TokenSource:
+def _source(node: Node, references: References, row_of: RowReader) -> TokenSource:
     fields = node.fields({"source": False, "force": False})
     force = fields["force"].flag() if "force" in fields else False
     source = fields.get("source")
     if source is None or source.is_null:
         if force:
-            node.problem("force needs a source: a model, {model, token} or zero")
+            node.problem("force needs a source")
         return TokenSource()
-    if not source.is_mapping:
-        text = source.text()
-        return (
-            TokenSource(zero=True, force=force) if text == "zero" else TokenSource(references.number(text), force=force)
-        )
-    found = source.fields({"model": True, "token": False, "token_id": False})
-    if "token" in found and "token_id" in found:
-        source.problem("token and token_id are two ways to say the same; give one")
-    return TokenSource(
-        model=references.number(found["model"].text()) if "model" in found else None,
-        token=found["token"].text() if "token" in found else None,
-        token_id=found["token_id"].whole() if "token_id" in found else None,
-        force=force,
-    )
+    return replace(row_of(source, references), force=force)
+
+
+def _row(node: Node, references: References) -> TokenSource:
+    if not node.is_mapping:
+        text = node.text()
+        return TokenSource(zero=True) if text == "zero" else TokenSource(references.number(text))
+    fields = node.fields({"model": True, "token": False, "token_id": False})
+    reference = fields["model"].text() if "model" in fields else ""
+    return row_of_token(node, fields, references.number(reference))
+
+
+def row_of_token(node: Node, fields: Mapping[str, Node], model: int) -> TokenSource:
+    """The row of another token of a model, which ``fields`` name by its text or its number."""
+    if "token" in fields and "token_id" in fields:
+        node.problem("token and token_id are two ways to say the same; give one")
+    token = fields["token"].text() if "token" in fields else None
+    number = fields["token_id"].whole() if "token_id" in fields else None
+    if number is not None and number < 0:
+        fields["token_id"].problem("is the number of a row, 0 or more")
+    return TokenSource(model, token, number)
 
 
 def spelled(choice: TokenizerChoice, models: Sequence[str]) -> str | dict[str, Any]:
