@@ -115,7 +115,7 @@ def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[
     sources: list[Source] = []
     for reference in recipe.models:
         if reference in recipe.stages:
-            staged, under = _plan(recipe.stages[reference], stack, quiet=quiet)
+            staged, under = _plan(replace(recipe.stages[reference], stages=recipe.stages), stack, quiet=quiet)
             source = _staged(staged, under, reference)
             model = InputModel(reference, None, source.fingerprint(), {}, staged)
         else:
