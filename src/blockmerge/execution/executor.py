@@ -208,7 +208,7 @@ class Executor:
         operands: Sequence[NDArray[Any]],
         result: NDArray[Any] | None,
     ) -> NonFiniteError:
-        """An error that names the model, the tensor and the place of the first bad value, in an operand if one has it."""
+        """An error that names the model, the tensor and the place of the first bad value, if possible in an operand."""
         from blockmerge.kernels import first_nonfinite
 
         for operand, read in zip(operands, piece.reads, strict=True):

@@ -121,7 +121,7 @@ def keep_by_chance(values, limit, first, key, scale):
 
 @kernel
 def magnitudes_with_places(values, row, out):
-    """``out`` (uint64) = the magnitude of each of ``values`` as bits, above its place in its row of ``row`` elements."""
+    """``out`` (uint64) = the magnitude of each of ``values`` as bits, above its place in its row of that length."""
     for start in range(0, values.size, row):
         for i in range(row):
             bits = float32_bits(values[start + i]) & _MAGNITUDE

@@ -21,7 +21,9 @@ def _chances(density: float, epsilon: float) -> tuple[float, float]:
     if density in (0.0, 1.0):
         return density, density
     if density - epsilon <= 0 or density + epsilon >= 1:
-        raise RecipeError(f"epsilon: density {density:g} -/+ {epsilon:g} must lie between 0 and 1; choose a smaller one")
+        raise RecipeError(
+            f"epsilon: density {density:g} -/+ {epsilon:g} must lie between 0 and 1; choose a smaller one"
+        )
     return density - epsilon, density + epsilon
 
 
