@@ -24,7 +24,10 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class Case:
-    """How a method is called in the suite, and its equation in float64 on flat tensors (base first, if it has one)."""
+    """How a method is called in the suite, and its equation in float64 on flat tensors (base first, if it has one).
+
+    ``lines``: the equation holds for each ``row`` or ``column`` of a tensor alone.
+    """
 
     method: str
     count: int
@@ -32,10 +35,24 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     per_model: dict[str, list[Any]] = field(default_factory=dict)
     base: bool = False
+    label: str = ""
+    lines: str = ""
 
     @property
     def id(self) -> str:
-        return self.method + ("+base" if self.base and METHODS[self.method].base == "optional" else "")
+        base = "+base" if self.base and METHODS[self.method].base == "optional" else ""
+        return self.method + base + ("-" + self.label if self.label else "")
+
+    def expect(self, values: list[Floats]) -> Floats:
+        """The equation on shaped tensors, line by line if it is so; flat."""
+        if not self.lines or values[0].ndim < 2:
+            return self.expected([v.reshape(-1) for v in values])
+        if self.lines == "row":
+            rows = [v.reshape(-1, v.shape[-1]) for v in values]
+            return np.concatenate([self.expected([v[r] for v in rows]) for r in range(len(rows[0]))])
+        columns = [v.reshape(len(v), -1) for v in values]
+        found = [self.expected([v[:, c] for v in columns]) for c in range(columns[0].shape[1])]
+        return np.stack(found, axis=1).reshape(-1)
 
 
 def _linear(x: list[Floats]) -> Floats:
@@ -130,6 +147,33 @@ def _ties(x: list[Floats]) -> Floats:
     return x[0] + 0.9 * _agreeing(deltas, [0.5, 0.3, 0.8], normalize=True)
 
 
+def _rescaled(delta: Floats, kept: Floats) -> Floats:
+    return kept * (np.abs(delta).sum() / (np.abs(kept).sum() or 1))
+
+
+def _ties_rescaled(x: list[Floats]) -> Floats:
+    deltas = [v - x[0] for v in x[1:]]
+    kept = [_rescaled(d, _top(d, density)) for d, density in zip(deltas, (0.3, 0.5, 0.01), strict=True)]
+    return x[0] + 0.9 * _agreeing(kept, [0.5, 0.3, 0.8], normalize=True)
+
+
+def _crowded(delta: Floats, density: float, gamma: float) -> Floats:
+    """What mergekit's breadcrumbs keeps, where density and gamma are more than there is."""
+    size = delta.size
+    kept, largest = int(density * size), int(gamma * size)
+    start = max(size - kept - largest, 0)
+    order = np.argsort(np.abs(delta.astype(np.float32)), kind="stable")
+    mask = np.zeros(size)
+    mask[order[start : start + kept]] = 1
+    return delta * mask
+
+
+def _breadcrumbs_crowded(x: list[Floats]) -> Floats:
+    deltas = [v - x[0] for v in x[1:]]
+    kept = [_rescaled(d, _crowded(d, k, g)) for d, k, g in zip(deltas, (0.7, 0.9), (0.5, 0.02), strict=True)]
+    return x[0] + 0.7 * kept[0] + 0.4 * kept[1]
+
+
 def _breadcrumbs(x: list[Floats]) -> Floats:
     deltas = [_top(v - x[0], d, g) for v, d, g in zip(x[1:], (0.5, 0.9), (0.1, 0.02), strict=True)]
     return x[0] + 0.7 * deltas[0] + 0.4 * deltas[1]
@@ -160,6 +204,44 @@ CASES = [
     ),
     Case("dare_linear", 2, None, {}, {"weight": [0.7, 0.4], "density": [0.5, 0.9]}, base=True),
     Case("dare_ties", 3, None, {"lambda": 0.5}, {"weight": [0.7, 0.4, 1], "density": [0.5, 0.9, 1]}, base=True),
+    Case(
+        "ties",
+        3,
+        _ties_rescaled,
+        {"lambda": 0.9, "rescale": True},
+        {"weight": [0.5, 0.3, 0.8], "density": [0.3, 0.5, 0.01]},
+        base=True,
+        label="rescale",
+    ),
+    Case(
+        "breadcrumbs",
+        2,
+        _breadcrumbs_crowded,
+        {"variant": "mergekit", "rescale": True},
+        {"weight": [0.7, 0.4], "density": [0.7, 0.9], "gamma": [0.5, 0.02]},
+        base=True,
+        label="mergekit",
+    ),
+    Case(
+        "dare_ties",
+        2,
+        None,
+        {"variant": "mergekit"},
+        {"weight": [0.7, 0.4], "density": [0.5, 0.9]},
+        base=True,
+        label="mergekit",
+    ),
+    Case("della", 3, None, {}, {"weight": [0.7, 0.4, 1], "density": [0.5, 0.7, 1]}, base=True),
+    Case("della_linear", 2, None, {}, {"weight": [0.7, 0.4], "density": [0.5, 0.8], "epsilon": [0.3, 0]}, base=True),
+    Case(
+        "della",
+        2,
+        None,
+        {"variant": "mergekit"},
+        {"weight": [0.7, 0.4], "density": [0.5, 0.3]},
+        base=True,
+        label="mergekit",
+    ),
     Case("linear", 3, _linear, per_model={"weight": [0.2, 0.5, 0.9]}),
     Case("passthrough", 1, lambda x: 0.7 * x[0], {"scale": 0.7}),
     Case("task_arithmetic", 2, _task_arithmetic, {"lambda": 1.5}, per_model={"weight": [0.4, -0.2]}, base=True),
@@ -172,6 +254,34 @@ CASES = [
         per_model={"weight": [1.5, 0.5]},
         base=True,
     ),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: _slerp(x[0], x[1], 0.75),
+        {"nuslerp_flatten": False},
+        per_model={"weight": [0.5, 1.5]},
+        label="rows",
+        lines="row",
+    ),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: x[0] + _slerp(x[1] - x[0], x[2] - x[0], 0.25),
+        {"nuslerp_flatten": False},
+        per_model={"weight": [1.5, 0.5]},
+        base=True,
+        label="rows",
+        lines="row",
+    ),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: _slerp(x[0], x[1], 0.75),
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        per_model={"weight": [0.5, 1.5]},
+        label="columns",
+        lines="column",
+    ),
     Case("multislerp", 3, _multislerp, per_model={"weight": [0.3, 0.3, 0.9]}),
     Case(
         "multislerp",
@@ -182,6 +292,7 @@ CASES = [
     ),
     Case("karcher", 3, _karcher, {"max_iter": 200, "tol": 1e-12}),
     Case("model_stock", 3, _model_stock, base=True),
+    Case("model_stock", 3, _model_stock, {"filter_wise": True}, base=True, label="filters", lines="row"),
     Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
 ]
 SELECTING = {"ties", "breadcrumbs", "breadcrumbs_ties"}
@@ -212,7 +323,14 @@ def near(seed: int, count: int, shape: tuple[int, ...], dtype: DType) -> list[Fl
     return [reference.encode(root + random.normal(0, 0.01, shape), dtype) for _ in range(count)]
 
 
-SHAPES = {"a.weight": (37, 53), "b.weight": (64,), "c.weight": (1,), "d.weight": (5, 1), "e.weight": ()}
+SHAPES = {
+    "a.weight": (37, 53),
+    "b.weight": (64,),
+    "c.weight": (1,),
+    "d.weight": (5, 1),
+    "e.weight": (),
+    "f.weight": (3, 5, 7),
+}
 
 
 def siblings(case: Case, dtype: DType) -> list[models.Tensors]:
@@ -229,8 +347,8 @@ def test_it_computes_its_equation(tmp_path: Path, case: Case, dtype: DType) -> N
     inputs = siblings(case, dtype)
     out = merge(tmp_path, recipe_of(case, [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]))
     for name, (out_dtype, got) in out.items():
-        values = [reference.decode(tensors[name][1].reshape(-1), dtype) for tensors in inputs]
-        expected = case.expected(values)
+        values = [reference.decode(tensors[name][1], dtype) for tensors in inputs]
+        expected = case.expect(values)
         size = max(float(np.abs(v).max()) for v in values) * 4
         tolerance = size * {BF16: 2.0**-8, F16: 2.0**-11, F32: 2.0**-23}[out_dtype]
         assert np.abs(reference.decode(got.reshape(-1), out_dtype) - expected).max() <= tolerance, name
@@ -292,7 +410,8 @@ def test_the_order_of_models_matters_only_where_it_may(tmp_path: Path, case: Cas
 def test_sixteen_models_at_once(tmp_path: Path, case: Case) -> None:
     values = near(1, 16 + case.base, (33, 17), BF16)
     paths = [write(tmp_path, k, {"a.weight": (BF16, v)}) for k, v in enumerate(values)]
-    many = Case(case.method, 16, None, {}, {name: [0.1] * 16 for name in case.per_model}, case.base)
+    own = {name: [0.3 if name == "density" else 0.1] * 16 for name in case.per_model}
+    many = Case(case.method, 16, None, {}, own, case.base)
     out = merge(tmp_path, recipe_of(many, paths))
     assert np.isfinite(reference.decode(out["a.weight"][1], BF16)).all()
 
@@ -353,6 +472,91 @@ def test_dare_keeps_a_share_and_rescales_it(tmp_path: Path) -> None:
     assert abs(((other != 0) & nonzero).sum() / nonzero.sum() - 0.3) < 0.01
     _, plain = kept_of(tmp_path / "plain", base, model, F32, method="dare_linear", density=0.3, rescale=False)
     assert np.allclose(plain[nonzero], delta[nonzero], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "della_linear", "ties"])
+def test_rescaling_as_mergekit_does_gives_back_the_l1_norm(tmp_path: Path, method: str) -> None:
+    random = np.random.default_rng(6)
+    base = np.zeros((640, 997), np.float32)  # the last granule is not whole
+    model = random.normal(0, 1, base.shape).astype(np.float32)
+    how = {"rescale": True} if method == "ties" else {"variant": "mergekit"}
+    delta, left = kept_of(tmp_path, base, model, F32, method=method, density=0.4, **how)
+    assert 0.39 < (left != 0).mean() < 0.41
+    assert np.isclose(np.abs(left).sum(), np.abs(delta).sum(), rtol=1e-6)
+    ratios = left[left != 0] / delta[left != 0]
+    assert np.ptp(ratios) < 1e-6 * ratios.mean()
+
+
+def shuffled_rows(seed: int, shape: tuple[int, ...]) -> Floats:
+    """Rows of 1, 2, 3 and so on with random signs, each in an order of its own."""
+    random = np.random.default_rng(seed)
+    rows = np.broadcast_to(np.arange(1, shape[-1] + 1, dtype=np.float32), shape)
+    return random.permuted(rows, axis=-1) * random.choice(np.array([-1, 1], np.float32), shape)
+
+
+def test_della_keeps_each_rank_of_a_row_with_its_chance_and_divides_by_it(tmp_path: Path) -> None:
+    rows, length, density, epsilon = 2048, 997, 0.5, 0.3
+    base = np.zeros((rows, length), np.float32)
+    model = shuffled_rows(7, base.shape)
+    _, left = kept_of(tmp_path, base, model, F32, method="della_linear", density=density, epsilon=epsilon)
+    order = np.argsort(np.abs(model), axis=1)
+    ranked, values = np.take_along_axis(left.reshape(rows, length), order, 1), np.take_along_axis(model, order, 1)
+    chance = density - epsilon + 2 * epsilon * np.arange(length) / (length - 1)
+    off = ((ranked != 0).mean(0) - chance) / np.sqrt(chance * (1 - chance) / rows)
+    assert np.abs(off).max() < 4.5  # of 997 normal numbers
+    assert abs((off**2).mean() - 1) < 5 * (2 / length) ** 0.5
+    assert np.allclose(ranked, np.where(ranked != 0, values / chance, 0), rtol=1e-6)
+    for part in np.array_split(np.arange(length), 10):  # so it is right on average, among the small and the large
+        assert (
+            abs((ranked[:, part] / values[:, part]).mean() - 1) < 5 * (1 / chance[part].min() / part.size / rows) ** 0.5
+        )
+
+
+@pytest.mark.parametrize("shape", [(100_000, 1), (100, 1000), (100_000,)])
+def test_della_treats_equal_magnitudes_alike(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    base = np.zeros(shape, np.float32)
+    model = np.where(np.arange(base.size).reshape(shape) % 2, 0.5, -0.5).astype(np.float32)
+    _, left = kept_of(tmp_path, base, model, F32, method="della_linear", density=0.3, epsilon=0.2)
+    assert abs((left != 0).mean() - 0.3) < 5 * (0.3 * 0.7 / left.size) ** 0.5
+    assert np.allclose(left[left != 0], model.reshape(-1)[left != 0] / 0.3)
+
+
+def test_della_ranks_rows_of_any_length_wherever_blocks_end(tmp_path: Path) -> None:
+    """One row in two blocks, one row over several: the ranks are those of the whole row."""
+    for number, shape in enumerate([(3, 400_001), (1_500_000,), (2, 300_000, 2)]):
+        base = np.zeros(shape, np.float32)
+        model = shuffled_rows(number, shape)
+        (folder := tmp_path / str(number)).mkdir()
+        _, left = kept_of(folder, base, model, F32, method="della_linear", density=0.5, epsilon=0.3)
+        ranks = np.argsort(np.argsort(np.abs(model), axis=-1), axis=-1)
+        chance = (0.2 + 0.6 * ranks / (shape[-1] - 1)).reshape(-1)
+        assert np.allclose(left, np.where(left != 0, model.reshape(-1) / chance, 0), rtol=1e-6)
+        assert abs((left != 0).mean() - 0.5) < 0.002
+
+
+@pytest.mark.parametrize(("density", "epsilon"), [(0.9, 0.15), (0.1, 0.15), (0.5, 0.5)])
+def test_della_refuses_chances_that_are_none(tmp_path: Path, density: float, epsilon: float) -> None:
+    base = np.zeros((3, 4), np.float32)
+    with pytest.raises(blockmerge.RecipeError, match=r"epsilon: density .* choose a smaller one") as caught:
+        kept_of(tmp_path, base, base + 1, F32, method="della", density=density, epsilon=epsilon)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_are_too_long_to_hold_are_refused(tmp_path: Path) -> None:
+    base = np.zeros((1, (1 << 22) + 1), np.float32)
+    with pytest.raises(blockmerge.RecipeError, match="too long to be seen whole"):
+        kept_of(tmp_path, base, base, F32, method="della", density=0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("case", [case for case in CASES if case.count > 1], ids=lambda case: case.id)
+def test_bad_values_are_found_where_they_are(tmp_path: Path, case: Case, value: float) -> None:
+    values = near(9, case.count + case.base, (700, 1000), F32)
+    values[-1][650, 3] = value
+    paths = [write(tmp_path, k, {"a.weight": (F32, v)}) for k, v in enumerate(values)]
+    with pytest.raises(blockmerge.NonFiniteError, match=rf"^m{len(paths) - 1}: a.weight\[650, 3\] is not finite"):
+        merge(tmp_path, recipe_of(case, paths))
+    merge(tmp_path, recipe_of(case, paths), "allowed", allow_nonfinite=True)
 
 
 def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:

@@ -32,17 +32,35 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, float]], bool]] = {
         [{"weight": 0.2, "density": 0.4, "gamma": 0.1}, {"weight": 0.5, "density": 0.9, "gamma": 0.05}],
         True,
     ),
+    "ties/rescale": (
+        {"rescale": True},
+        [{"weight": 0.2, "density": 0.4}, {"weight": 0.5, "density": 0.7}, {"weight": 1.0}],
+        True,
+    ),
+    "breadcrumbs/crowded": (
+        {"variant": "mergekit", "rescale": True},
+        [{"weight": 0.2, "density": 0.7, "gamma": 0.5}, {"weight": 0.5, "density": 0.9, "gamma": 0.05}],
+        True,
+    ),
     "nuslerp": ({}, [{"weight": 0.2}, {"weight": 0.5}], False),
+    "nuslerp/rows": ({"nuslerp_flatten": False}, [{"weight": 0.2}, {"weight": 0.5}], True),
+    "nuslerp/columns": (
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        [{"weight": 0.2}, {"weight": 0.5}],
+        False,
+    ),
     "multislerp": ({}, [{"weight": 0.2}, {"weight": 0.5}, {"weight": 0.9}], False),
     "karcher": ({"max_iter": 100, "tol": 1e-9}, [{}, {}, {}], False),
     "model_stock": ({}, [{}, {}, {}], True),
+    "model_stock/filters": ({"variant": "mergekit", "filter_wise": True}, [{}, {}, {}], True),
 }
 
 
 @pytest.mark.skipif(TOOL is None, reason="needs mergekit 0.1.5: set MERGEKIT to its mergekit-yaml")
-@pytest.mark.parametrize("method", CASES)
-def test_it_agrees_with_mergekit(tmp_path: Path, method: str) -> None:
-    settings, each, has_base = CASES[method]
+@pytest.mark.parametrize("case", CASES)
+def test_it_agrees_with_mergekit(tmp_path: Path, case: str) -> None:
+    method = case.split("/")[0]
+    settings, each, has_base = CASES[case]
     random = np.random.default_rng(1)
     root = models.tensors(0, dtype=F32)
     paths = []
@@ -58,7 +76,7 @@ def test_it_agrees_with_mergekit(tmp_path: Path, method: str) -> None:
     theirs: dict[str, Any] = {
         "merge_method": method,
         "models": [{"model": p, "parameters": e} for p, e in zip(paths[1:], each, strict=True)],
-        "parameters": settings,
+        "parameters": {name: value for name, value in settings.items() if name != "variant"},
         "dtype": "float32",
     }
     if has_base:
