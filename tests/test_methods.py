@@ -32,10 +32,16 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     per_model: dict[str, list[Any]] = field(default_factory=dict)
     base: bool = False
+    note: str = ""
+
+    @property
+    def selecting(self) -> bool:
+        """Whether rounding of the inputs may change what it chooses."""
+        return self.method in SELECTING or "select_topk" in self.settings
 
     @property
     def id(self) -> str:
-        return self.method + ("+base" if self.base and METHODS[self.method].base == "optional" else "")
+        return self.method + ("+base" if self.base and METHODS[self.method].base == "optional" else "") + self.note
 
 
 def _linear(x: list[Floats]) -> Floats:
@@ -140,7 +146,82 @@ def _breadcrumbs_ties(x: list[Floats]) -> Floats:
     return x[0] + _agreeing(deltas, [0.7, 0.4], normalize=False)
 
 
+def _nearswap(x: list[Floats]) -> Floats:
+    apart = np.abs(x[1] - x[0])
+    share = np.minimum(0.008 / np.where(apart > 0, apart, 1), 1)
+    return share * x[1] + (1 - share) * x[0]
+
+
+def _ram(x: list[Floats], r: float = 0.0, alpha: float = 0.0) -> Floats:
+    deltas = np.array(x[1:]) - x[0]
+    changed = np.abs(deltas) > 0.004
+    users = changed.sum(0)
+    alone, shared = changed & (users == 1), changed & (users > 1)
+    ratio = shared.sum(1) / np.maximum(alone.sum(1), 1)
+    factor = 1 + r * np.minimum(ratio, alpha)
+    return x[0] + (deltas * (alone * factor[:, None] + shared / np.maximum(users, 1))).sum(0)
+
+
+def _sce(x: list[Floats], topk: float = 1.0) -> Floats:
+    deltas = np.array(x[1:]) - x[0]
+    if topk < 1:
+        spread = deltas.astype(np.float32).astype(float).var(0)
+        kept = np.argsort(spread, kind="stable")[spread.size - int(topk * np.count_nonzero(spread)) :]
+        deltas = deltas * np.isin(np.arange(spread.size), kept)
+    squares = (deltas**2).sum(1)
+    weights = squares / squares.sum() if squares.any() else np.full(len(deltas), 1 / len(deltas))
+    agree = (np.sign(deltas) == np.sign(deltas.sum(0))) & (deltas != 0)
+    shares = weights[:, None] * agree
+    return x[0] + (shares * deltas).sum(0) / np.where(agree.any(0), shares.sum(0), 1)
+
+
+def _consensus(x: list[Floats], joined: Floats) -> Floats:
+    factors = np.array([0.4, 0.8, 0.6])[:, None]
+    deltas = np.array(x[1:]) - x[0]
+    used = (np.abs(deltas) >= factors * np.abs(joined - deltas)).sum(0) >= 2
+    return x[0] + 0.7 * joined * used
+
+
+def _consensus_ta(x: list[Floats]) -> Floats:
+    return _consensus(x, 0.5 * (x[1] - x[0]) + 0.3 * (x[2] - x[0]) + 0.8 * (x[3] - x[0]))
+
+
+def _consensus_ties(x: list[Floats]) -> Floats:
+    deltas = [_top(v - x[0], d) for v, d in zip(x[1:], (0.3, 0.5, 0.9), strict=True)]
+    return _consensus(x, _agreeing(deltas, [0.5, 0.3, 0.8], normalize=False))
+
+
+def _log_softmax(x: Floats) -> Floats:
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _arcee_fusion(x: list[Floats]) -> Floats:
+    shape = next(shape for shape in SHAPES.values() if int(np.prod(shape)) == x[0].size)  # (1,) for () is the same
+    base, model = (np.atleast_1d(v.reshape(shape)) for v in x)
+    p, q = _log_softmax(model), _log_softmax(base)
+    score = np.abs(model - base) * (np.exp(p) * (p - q)).sum(-1, keepdims=True) * (shape[-1] > 1)
+    low, middle, high = (np.sort(score.reshape(-1))[int(q * (score.size - 1))] for q in (0.25, 0.5, 0.75))
+    return np.where(score >= middle + 1.5 * (high - low), model, base).reshape(-1)
+
+
+_USE = {"weight": [0.5, 0.3, 0.8], "tall_lambda": [0.4, 0.8, 0.6]}
+
 CASES = [
+    Case("arcee_fusion", 1, _arcee_fusion, base=True),
+    Case("consensus_ta", 3, _consensus_ta, {"lambda": 0.7}, _USE, base=True),
+    Case("consensus_ties", 3, _consensus_ties, {"lambda": 0.7}, {**_USE, "density": [0.3, 0.5, 0.9]}, base=True),
+    Case("nearswap", 1, _nearswap, {"t": 0.008}, base=True),
+    Case("ram", 3, _ram, {"epsilon": 0.004}, base=True),
+    Case(
+        "ramplus_tl",
+        3,
+        lambda x: _ram(x, 0.4, 0.9),
+        {"epsilon": 0.004, "r": 0.4, "alpha": 0.9},
+        base=True,
+    ),
+    Case("sce", 3, _sce, base=True),
+    Case("sce", 3, lambda x: _sce(x, 0.3), {"select_topk": 0.3}, base=True, note="+topk"),
     Case("ties", 3, _ties, {"lambda": 0.9}, {"weight": [0.5, 0.3, 0.8], "density": [0.3, 0.5, 0.01]}, base=True),
     Case(
         "breadcrumbs",
@@ -184,7 +265,7 @@ CASES = [
     Case("model_stock", 3, _model_stock, base=True),
     Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
 ]
-SELECTING = {"ties", "breadcrumbs", "breadcrumbs_ties"}
+SELECTING = {"arcee_fusion", "consensus_ties", "ties", "breadcrumbs", "breadcrumbs_ties"}
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
@@ -224,7 +305,7 @@ def siblings(case: Case, dtype: DType) -> list[models.Tensors]:
 @each
 @pytest.mark.parametrize("dtype", [F32, BF16, F16, F64])
 def test_it_computes_its_equation(tmp_path: Path, case: Case, dtype: DType) -> None:
-    if case.expected is None or (case.method in SELECTING and dtype in (BF16, F16)):
+    if case.expected is None or (case.selecting and dtype in (BF16, F16)):
         pytest.skip("its choices are tested below")
     inputs = siblings(case, dtype)
     out = merge(tmp_path, recipe_of(case, [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]))
@@ -292,7 +373,7 @@ def test_the_order_of_models_matters_only_where_it_may(tmp_path: Path, case: Cas
 def test_sixteen_models_at_once(tmp_path: Path, case: Case) -> None:
     values = near(1, 16 + case.base, (33, 17), BF16)
     paths = [write(tmp_path, k, {"a.weight": (BF16, v)}) for k, v in enumerate(values)]
-    many = Case(case.method, 16, None, {}, {name: [0.1] * 16 for name in case.per_model}, case.base)
+    many = Case(case.method, 16, None, case.settings, {name: [0.1] * 16 for name in case.per_model}, case.base)
     out = merge(tmp_path, recipe_of(many, paths))
     assert np.isfinite(reference.decode(out["a.weight"][1], BF16)).all()
 

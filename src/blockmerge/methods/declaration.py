@@ -36,13 +36,15 @@ class Parameter:
 class Call:
     """A method's settings for one tensor: ``values`` are the global ones, ``per_model`` those of all but the base.
 
-    ``key`` seeds random choices: it follows from the recipe's seed and the tensor's name.
+    ``key`` seeds random choices: it follows from the recipe's seed and the tensor's name. ``shape`` is that of what is
+    merged, in elements: the tensor's, or that of its leading rows that all models have.
     """
 
     has_base: bool
     values: Mapping[str, float | str | bool]
     per_model: Mapping[str, tuple[float, ...]]
     key: int = 0
+    shape: tuple[int, ...] = ()
 
     def number(self, name: str) -> float:
         """A global number."""

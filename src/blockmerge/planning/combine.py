@@ -118,8 +118,9 @@ class _Combiner:
     def _add_row(self, operands: Sequence[TensorSpec], position: int, common: int) -> None:
         base = operands[0]
         key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{base.name}".encode()).digest()[:8], "little")
+        shape = (common, *base.shape[1:]) if base.shape else ()
         try:
-            operation = self.method.build(self.settings.call(base.name, key=key))
+            operation = self.method.build(self.settings.call(base.name, key=key, shape=shape))
         except RecipeError as error:
             self.refused.setdefault(str(error), []).append(base.name)
             return

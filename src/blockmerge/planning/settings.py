@@ -34,7 +34,7 @@ class Settings:
             free = [name for name in free if name not in laid]
         return laid
 
-    def call(self, name: str, *, key: int) -> Call:
+    def call(self, name: str, *, key: int, shape: tuple[int, ...]) -> Call:
         """The settings of tensor ``name``: of the model, else of the recipe, else the default.
 
         Raises :class:`RecipeError` if a parameter has none of these, or a value outside its bounds.
@@ -56,6 +56,7 @@ class Settings:
             values=values,
             per_model=per_model,
             key=key,
+            shape=shape,
         )
 
     def _number(self, parameter: Parameter, name: str, levels: Sequence[Mapping[str, Mapping[str, float]]]) -> float:

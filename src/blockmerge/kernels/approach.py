@@ -1,0 +1,28 @@
+"""One model's elements moved towards another's."""
+
+from __future__ import annotations
+
+from blockmerge.kernels.bits import encode, finite, number
+from blockmerge.kernels.cache import kernel
+
+__all__ = ["approach"]
+
+
+@kernel
+def approach(a, b, out, most):
+    """``a`` moved towards ``b`` by ``most`` (float32 or float64, like all steps), but never past it, rounded once."""
+    bad = False
+    for i in range(out.size):
+        x, y = number(a[i], most), number(b[i], most)
+        apart = y - x
+        value = x + apart * 0  # not a number, if one of them is not finite
+        if abs(apart) <= most:
+            value = x if apart == 0 else y
+        elif apart > 0:
+            value = x + most if finite(b[i]) else y
+        elif apart < 0:
+            value = x - most if finite(b[i]) else y
+        element = encode(value, out[i])
+        bad |= not finite(element)
+        out[i] = element
+    return bad
