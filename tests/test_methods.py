@@ -266,6 +266,7 @@ CASES = [
     Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
 ]
 SELECTING = {"arcee_fusion", "consensus_ties", "ties", "breadcrumbs", "breadcrumbs_ties"}
+PROPAGATING = {"arcee_fusion", "consensus_ta", "consensus_ties", "nearswap", "ram", "ramplus_tl", "sce"}
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
@@ -450,6 +451,96 @@ def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:
     out = merge(tmp_path, recipe)["a.weight"][1]
     both = (out == 3).mean()
     assert abs(both - 0.25) < 0.01
+
+
+@each
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_never_hidden(tmp_path: Path, case: Case, value: float) -> None:
+    if case.method not in PROPAGATING:
+        pytest.skip("not promised")
+    total = case.count + case.base
+    for damaged in range(total):
+        tensors = near(11, total, (40, 50), F32)
+        tensors[damaged].reshape(-1)[777] = value
+        folder = tmp_path / str(damaged)
+        paths = [write(folder, k, {"a.weight": (F32, v)}) for k, v in enumerate(tensors)]
+        with pytest.raises(blockmerge.NonFiniteError, match=r"a\.weight\[15, 27\]"):
+            merge(folder, recipe_of(case, paths))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F32])
+@pytest.mark.parametrize("topk", [0.2, 0.7, 0.999, 1e-6, 0.0])
+def test_sce_selects_exactly_so_many_of_what_differs_most(tmp_path: Path, dtype: DType, topk: float) -> None:
+    random = np.random.default_rng(6)
+    base = reference.encode(random.normal(0, 0.05, (701, 997)), dtype)  # over several granules, with many ties
+    model = reference.encode(reference.decode(base, dtype) + np.round(random.normal(0, 0.002, base.shape), 3), dtype)
+    paths = [write(tmp_path, k, {"a.weight": (dtype, array)}) for k, array in enumerate((base, model, base))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:], "select_topk": topk, "dtype": "float32"}
+    out = reference.decode(merge(tmp_path, recipe)["a.weight"][1], F32)
+    delta = np.abs(reference.decode(model, dtype) - reference.decode(base, dtype)).astype(np.float32)
+    kept = out != reference.decode(base, dtype)
+    assert kept.sum() == int(topk * np.count_nonzero(delta)) < np.count_nonzero(delta) < delta.size
+    assert topk < 1e-3 or delta[kept].min() >= delta[~kept].max()
+
+
+def test_sce_weights_are_those_of_the_squares_however_small(tmp_path: Path) -> None:
+    base = np.zeros((8, 8), np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, base + v)}) for k, v in enumerate((0.0, 1e-5, 3e-5))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:]}
+    assert np.allclose(merge(tmp_path, recipe)["a.weight"][1], 0.1 * 1e-5 + 0.9 * 3e-5)
+    equal = merge(tmp_path, {**recipe, "variant": "mergekit"}, "equal")
+    assert np.allclose(equal["a.weight"][1], 2e-5)
+
+
+def test_arcee_fusion_takes_the_quartiles_of_all_elements(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    base = np.zeros(1_100_000, np.float32)  # one row: importance is in proportion to the difference
+    model = np.round(random.normal(0, 1, base.size), 4).astype(np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})["a.weight"][1]
+    size = np.abs(model)
+    low, middle, high = (float(np.sort(size)[int(q * (size.size - 1))]) for q in (0.25, 0.5, 0.75))
+    assert (out == np.where(size >= middle + 1.5 * (high - low), model, base)).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 300_001), (200_001, 3), (2, 7, 20_011)])
+def test_arcee_fusion_knows_rows_wherever_granules_end(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(9)
+    base = random.normal(0, 1, shape).astype(np.float32)
+    change = random.normal(0, 0.3, shape) * random.uniform(0.2, 3, (*shape[:-1], 1))
+    model = (base + change).astype(np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})["a.weight"][1]
+    p, q = (_log_softmax(v.astype(np.float64)) for v in (model, base))
+    score = np.abs(model.astype(np.float64) - base) * (np.exp(p) * (p - q)).sum(-1, keepdims=True)
+    low, middle, high = (np.sort(score.reshape(-1))[int(q * (score.size - 1))] for q in (0.25, 0.5, 0.75))
+    clear = np.abs(score / (middle + 1.5 * (high - low)) - 1) > 1e-5
+    assert (out == np.where(score >= middle + 1.5 * (high - low), model, base))[clear].all()
+    assert clear.mean() > 0.99
+
+
+def test_arcee_fusion_merges_the_rows_that_vocabularies_share(tmp_path: Path) -> None:
+    paths = []
+    for k, vocab in enumerate((44, 40)):
+        paths.append(str(models.save(tmp_path / f"m{k}", models.tensors(k, vocab=vocab), vocab_size=vocab)))
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})
+    base, model = (models.read(Path(path))["lm_head.weight"][1] for path in paths)
+    got = out["lm_head.weight"][1]
+    assert (got[40:] == base[40:]).all()
+    assert ((got[:40] == base[:40]) | (got[:40] == model)).all()
+    assert (got[:40] != base[:40]).any()
+
+
+def test_consensus_with_no_mask_is_the_method_it_is_made_of(tmp_path: Path) -> None:
+    values = near(2, 4, (33, 47), F32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, v)}) for k, v in enumerate(values)]
+    recipe = {"base": paths[0], "models": paths[1:], "weight": 0.4, "lambda": 0.8}
+    for name, plain, more in (("consensus_ta", "task_arithmetic", {}), ("consensus_ties", "ties", {"density": 0.3})):
+        expected = merge(tmp_path, {**recipe, **more, "method": plain, "normalize": False}, plain)["a.weight"][1]
+        found = merge(tmp_path, {**recipe, **more, "method": name, "k": 0}, name)["a.weight"][1]
+        assert np.abs(found - expected).max() < 1e-7
+        found = merge(tmp_path, {**recipe, **more, "method": name, "k": 4}, f"{name} none")["a.weight"][1]
+        assert (found == values[0]).all()
 
 
 def test_slerp_keeps_its_precision_for_tiny_angles() -> None:

@@ -15,13 +15,10 @@ def approach(a, b, out, most):
     for i in range(out.size):
         x, y = number(a[i], most), number(b[i], most)
         apart = y - x
-        value = x + apart * 0  # not a number, if one of them is not finite
-        if abs(apart) <= most:
-            value = x if apart == 0 else y
-        elif apart > 0:
-            value = x + most if finite(b[i]) else y
-        elif apart < 0:
-            value = x - most if finite(b[i]) else y
+        near = abs(apart) <= most
+        value = x + (most if apart > 0 else -most)
+        value = y if near | (not finite(b[i])) else value
+        value = x if apart == 0 else value
         element = encode(value, out[i])
         bad |= not finite(element)
         out[i] = element

@@ -102,11 +102,14 @@ def importance(base, model, first, width, divergences, out):
     while at < out.size:
         row = (first + at) // width
         end = min((row + 1) * width - first, out.size)
-        divergence = divergences[row]
-        for i in range(at, end):
-            apart = number(model[i], divergence) - number(base[i], divergence)
-            out[i] = abs(apart) * divergence
+        _importance(base[at:end], model[at:end], divergences[row], out[at:end])
         at = end
+
+
+@numba.njit
+def _importance(base, model, divergence, out):
+    for i in range(out.size):
+        out[i] = abs(number(model[i], divergence) - number(base[i], divergence)) * divergence
 
 
 @kernel

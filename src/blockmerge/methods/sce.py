@@ -222,7 +222,7 @@ METHOD = Method(
         ),
         Parameter(
             "variant",
-            "paper, or mergekit: equal weights where mean squares sum to less than 1e-6, as those of most finetunes do.",
+            "paper, or mergekit: equal weights where mean squares sum to less than 1e-6, as of most finetunes.",
             default="paper",
             kind="choice",
             choices=("paper", "mergekit"),
