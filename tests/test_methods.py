@@ -39,6 +39,11 @@ class Case:
     lines: str = ""
 
     @property
+    def selecting(self) -> bool:
+        """Whether rounding of the inputs may change what it chooses."""
+        return self.method in SELECTING or "select_topk" in self.settings
+
+    @property
     def id(self) -> str:
         base = "+base" if self.base and METHODS[self.method].base == "optional" else ""
         return self.method + base + ("-" + self.label if self.label else "")
@@ -184,7 +189,82 @@ def _breadcrumbs_ties(x: list[Floats]) -> Floats:
     return x[0] + _agreeing(deltas, [0.7, 0.4], normalize=False)
 
 
+def _nearswap(x: list[Floats]) -> Floats:
+    apart = np.abs(x[1] - x[0])
+    share = np.minimum(0.008 / np.where(apart > 0, apart, 1), 1)
+    return share * x[1] + (1 - share) * x[0]
+
+
+def _ram(x: list[Floats], r: float = 0.0, alpha: float = 0.0) -> Floats:
+    deltas = np.array(x[1:]) - x[0]
+    changed = np.abs(deltas) > 0.004
+    users = changed.sum(0)
+    alone, shared = changed & (users == 1), changed & (users > 1)
+    ratio = shared.sum(1) / np.maximum(alone.sum(1), 1)
+    factor = 1 + r * np.minimum(ratio, alpha)
+    return x[0] + (deltas * (alone * factor[:, None] + shared / np.maximum(users, 1))).sum(0)
+
+
+def _sce(x: list[Floats], topk: float = 1.0) -> Floats:
+    deltas = np.array(x[1:]) - x[0]
+    if topk < 1:
+        spread = deltas.astype(np.float32).astype(float).var(0)
+        kept = np.argsort(spread, kind="stable")[spread.size - int(topk * np.count_nonzero(spread)) :]
+        deltas = deltas * np.isin(np.arange(spread.size), kept)
+    squares = (deltas**2).sum(1)
+    weights = squares / squares.sum() if squares.any() else np.full(len(deltas), 1 / len(deltas))
+    agree = (np.sign(deltas) == np.sign(deltas.sum(0))) & (deltas != 0)
+    shares = weights[:, None] * agree
+    return x[0] + (shares * deltas).sum(0) / np.where(agree.any(0), shares.sum(0), 1)
+
+
+def _consensus(x: list[Floats], joined: Floats) -> Floats:
+    factors = np.array([0.4, 0.8, 0.6])[:, None]
+    deltas = np.array(x[1:]) - x[0]
+    used = (np.abs(deltas) >= factors * np.abs(joined - deltas)).sum(0) >= 2
+    return x[0] + 0.7 * joined * used
+
+
+def _consensus_ta(x: list[Floats]) -> Floats:
+    return _consensus(x, 0.5 * (x[1] - x[0]) + 0.3 * (x[2] - x[0]) + 0.8 * (x[3] - x[0]))
+
+
+def _consensus_ties(x: list[Floats]) -> Floats:
+    deltas = [_top(v - x[0], d) for v, d in zip(x[1:], (0.3, 0.5, 0.9), strict=True)]
+    return _consensus(x, _agreeing(deltas, [0.5, 0.3, 0.8], normalize=False))
+
+
+def _log_softmax(x: Floats) -> Floats:
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _arcee_fusion(x: list[Floats]) -> Floats:
+    shape = next(shape for shape in SHAPES.values() if int(np.prod(shape)) == x[0].size)  # (1,) for () is the same
+    base, model = (np.atleast_1d(v.reshape(shape)) for v in x)
+    p, q = _log_softmax(model), _log_softmax(base)
+    score = np.abs(model - base) * (np.exp(p) * (p - q)).sum(-1, keepdims=True) * (shape[-1] > 1)
+    low, middle, high = (np.sort(score.reshape(-1))[int(q * (score.size - 1))] for q in (0.25, 0.5, 0.75))
+    return np.where(score >= middle + 1.5 * (high - low), model, base).reshape(-1)
+
+
+_USE = {"weight": [0.5, 0.3, 0.8], "tall_lambda": [0.4, 0.8, 0.6]}
+
 CASES = [
+    Case("arcee_fusion", 1, _arcee_fusion, base=True),
+    Case("consensus_ta", 3, _consensus_ta, {"lambda": 0.7}, _USE, base=True),
+    Case("consensus_ties", 3, _consensus_ties, {"lambda": 0.7}, {**_USE, "density": [0.3, 0.5, 0.9]}, base=True),
+    Case("nearswap", 1, _nearswap, {"t": 0.008}, base=True),
+    Case("ram", 3, _ram, {"epsilon": 0.004}, base=True),
+    Case(
+        "ramplus_tl",
+        3,
+        lambda x: _ram(x, 0.4, 0.9),
+        {"epsilon": 0.004, "r": 0.4, "alpha": 0.9},
+        base=True,
+    ),
+    Case("sce", 3, _sce, base=True),
+    Case("sce", 3, lambda x: _sce(x, 0.3), {"select_topk": 0.3}, base=True, label="+topk"),
     Case("ties", 3, _ties, {"lambda": 0.9}, {"weight": [0.5, 0.3, 0.8], "density": [0.3, 0.5, 0.01]}, base=True),
     Case(
         "breadcrumbs",
@@ -295,7 +375,8 @@ CASES = [
     Case("model_stock", 3, _model_stock, {"filter_wise": True}, base=True, label="filters", lines="row"),
     Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
 ]
-SELECTING = {"ties", "breadcrumbs", "breadcrumbs_ties"}
+SELECTING = {"arcee_fusion", "consensus_ties", "ties", "breadcrumbs", "breadcrumbs_ties"}
+PROPAGATING = {"arcee_fusion", "consensus_ta", "consensus_ties", "nearswap", "ram", "ramplus_tl", "sce"}
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
@@ -342,7 +423,7 @@ def siblings(case: Case, dtype: DType) -> list[models.Tensors]:
 @each
 @pytest.mark.parametrize("dtype", [F32, BF16, F16, F64])
 def test_it_computes_its_equation(tmp_path: Path, case: Case, dtype: DType) -> None:
-    if case.expected is None or (case.method in SELECTING and dtype in (BF16, F16)):
+    if case.expected is None or (case.selecting and dtype in (BF16, F16)):
         pytest.skip("its choices are tested below")
     inputs = siblings(case, dtype)
     out = merge(tmp_path, recipe_of(case, [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]))
@@ -411,7 +492,7 @@ def test_sixteen_models_at_once(tmp_path: Path, case: Case) -> None:
     values = near(1, 16 + case.base, (33, 17), BF16)
     paths = [write(tmp_path, k, {"a.weight": (BF16, v)}) for k, v in enumerate(values)]
     own = {name: [0.3 if name == "density" else 0.1] * 16 for name in case.per_model}
-    many = Case(case.method, 16, None, {}, own, case.base)
+    many = Case(case.method, 16, None, case.settings, own, case.base)
     out = merge(tmp_path, recipe_of(many, paths))
     assert np.isfinite(reference.decode(out["a.weight"][1], BF16)).all()
 
@@ -573,6 +654,96 @@ def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:
     out = merge(tmp_path, recipe)["a.weight"][1]
     both = (out == 3).mean()
     assert abs(both - 0.25) < 0.01
+
+
+@each
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_never_hidden(tmp_path: Path, case: Case, value: float) -> None:
+    if case.method not in PROPAGATING:
+        pytest.skip("not promised")
+    total = case.count + case.base
+    for damaged in range(total):
+        tensors = near(11, total, (40, 50), F32)
+        tensors[damaged].reshape(-1)[777] = value
+        folder = tmp_path / str(damaged)
+        paths = [write(folder, k, {"a.weight": (F32, v)}) for k, v in enumerate(tensors)]
+        with pytest.raises(blockmerge.NonFiniteError, match=r"a\.weight\[15, 27\]"):
+            merge(folder, recipe_of(case, paths))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F32])
+@pytest.mark.parametrize("topk", [0.2, 0.7, 0.999, 1e-6, 0.0])
+def test_sce_selects_exactly_so_many_of_what_differs_most(tmp_path: Path, dtype: DType, topk: float) -> None:
+    random = np.random.default_rng(6)
+    base = reference.encode(random.normal(0, 0.05, (701, 997)), dtype)  # over several granules, with many ties
+    model = reference.encode(reference.decode(base, dtype) + np.round(random.normal(0, 0.002, base.shape), 3), dtype)
+    paths = [write(tmp_path, k, {"a.weight": (dtype, array)}) for k, array in enumerate((base, model, base))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:], "select_topk": topk, "dtype": "float32"}
+    out = reference.decode(merge(tmp_path, recipe)["a.weight"][1], F32)
+    delta = np.abs(reference.decode(model, dtype) - reference.decode(base, dtype)).astype(np.float32)
+    kept = out != reference.decode(base, dtype)
+    assert kept.sum() == int(topk * np.count_nonzero(delta)) < np.count_nonzero(delta) < delta.size
+    assert topk < 1e-3 or delta[kept].min() >= delta[~kept].max()
+
+
+def test_sce_weights_are_those_of_the_squares_however_small(tmp_path: Path) -> None:
+    base = np.zeros((8, 8), np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, base + v)}) for k, v in enumerate((0.0, 1e-5, 3e-5))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:]}
+    assert np.allclose(merge(tmp_path, recipe)["a.weight"][1], 0.1 * 1e-5 + 0.9 * 3e-5)
+    equal = merge(tmp_path, {**recipe, "variant": "mergekit"}, "equal")
+    assert np.allclose(equal["a.weight"][1], 2e-5)
+
+
+def test_arcee_fusion_takes_the_quartiles_of_all_elements(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    base = np.zeros(1_100_000, np.float32)  # one row: importance is in proportion to the difference
+    model = np.round(random.normal(0, 1, base.size), 4).astype(np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})["a.weight"][1]
+    size = np.abs(model)
+    low, middle, high = (float(np.sort(size)[int(q * (size.size - 1))]) for q in (0.25, 0.5, 0.75))
+    assert (out == np.where(size >= middle + 1.5 * (high - low), model, base)).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 300_001), (200_001, 3), (2, 7, 20_011)])
+def test_arcee_fusion_knows_rows_wherever_granules_end(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(9)
+    base = random.normal(0, 1, shape).astype(np.float32)
+    change = random.normal(0, 0.3, shape) * random.uniform(0.2, 3, (*shape[:-1], 1))
+    model = (base + change).astype(np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})["a.weight"][1]
+    p, q = (_log_softmax(v.astype(np.float64)) for v in (model, base))
+    score = np.abs(model.astype(np.float64) - base) * (np.exp(p) * (p - q)).sum(-1, keepdims=True)
+    low, middle, high = (np.sort(score.reshape(-1))[int(q * (score.size - 1))] for q in (0.25, 0.5, 0.75))
+    clear = np.abs(score / (middle + 1.5 * (high - low)) - 1) > 1e-5
+    assert (out == np.where(score >= middle + 1.5 * (high - low), model, base))[clear].all()
+    assert clear.mean() > 0.99
+
+
+def test_arcee_fusion_merges_the_rows_that_vocabularies_share(tmp_path: Path) -> None:
+    paths = []
+    for k, vocab in enumerate((44, 40)):
+        paths.append(str(models.save(tmp_path / f"m{k}", models.tensors(k, vocab=vocab), vocab_size=vocab)))
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})
+    base, model = (models.read(Path(path))["lm_head.weight"][1] for path in paths)
+    got = out["lm_head.weight"][1]
+    assert (got[40:] == base[40:]).all()
+    assert ((got[:40] == base[:40]) | (got[:40] == model)).all()
+    assert (got[:40] != base[:40]).any()
+
+
+def test_consensus_with_no_mask_is_the_method_it_is_made_of(tmp_path: Path) -> None:
+    values = near(2, 4, (33, 47), F32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, v)}) for k, v in enumerate(values)]
+    recipe = {"base": paths[0], "models": paths[1:], "weight": 0.4, "lambda": 0.8}
+    for name, plain, more in (("consensus_ta", "task_arithmetic", {}), ("consensus_ties", "ties", {"density": 0.3})):
+        expected = merge(tmp_path, {**recipe, **more, "method": plain, "normalize": False}, plain)["a.weight"][1]
+        found = merge(tmp_path, {**recipe, **more, "method": name, "k": 0}, name)["a.weight"][1]
+        assert np.abs(found - expected).max() < 1e-7
+        found = merge(tmp_path, {**recipe, **more, "method": name, "k": 4}, f"{name} none")["a.weight"][1]
+        assert (found == values[0]).all()
 
 
 def test_slerp_keeps_its_precision_for_tiny_angles() -> None:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from blockmerge.methods import (
+    arcee_fusion,
     breadcrumbs,
+    consensus,
     dare,
     della,
     geometric_median,
@@ -14,8 +16,11 @@ from blockmerge.methods import (
     linear,
     model_stock,
     multislerp,
+    nearswap,
     nuslerp,
     passthrough,
+    ram,
+    sce,
     slerp,
     task_arithmetic,
     ties,
@@ -28,7 +33,9 @@ __all__ = ["METHODS", "Call", "Copy", "Lerp", "Method", "Operation", "Original",
 
 METHODS = Catalogue(
     (
+        arcee_fusion.METHOD,
         *breadcrumbs.METHODS,
+        *consensus.METHODS,
         *dare.METHODS,
         *della.METHODS,
         geometric_median.METHOD,
@@ -36,8 +43,11 @@ METHODS = Catalogue(
         linear.METHOD,
         model_stock.METHOD,
         multislerp.METHOD,
+        nearswap.METHOD,
         nuslerp.METHOD,
         passthrough.METHOD,
+        *ram.METHODS,
+        sce.METHOD,
         slerp.METHOD,
         task_arithmetic.METHOD,
         ties.METHOD,

@@ -123,7 +123,7 @@ class _Combiner:
         base = found[0][1]
         key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{name}".encode()).digest()[:8], "little")
         try:
-            call = settings.call(k, key=key, shape=base.shape)
+            call = settings.call(k, key=key, shape=(rows, *base.shape[1:]) if base.shape else ())
             operation = self.method.build(call)
         except RecipeError as error:
             self.found.refused.setdefault(str(error), []).append(name)
