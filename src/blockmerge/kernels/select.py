@@ -71,7 +71,7 @@ def keep_between(values, low, low_ties, high, high_ties, first, key):
         lows += np.uint32(bits == low)
         highs += np.uint32(bits == high)
         values[i] = values[i] if low <= bits <= high else np.float32(0.0)
-    if low_ties < lows:
+    if low_ties < lows and low > 0:  # zeros stay zero, kept or not
         _keep_ties(values, low, np.int64(lows), low_ties, first, key)
     if high_ties < highs and high != low:
         _keep_ties(values, high, np.int64(highs), high_ties, first, key)
