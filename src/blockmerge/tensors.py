@@ -17,6 +17,8 @@ class TensorSpec:
     name: str
     dtype: DType
     shape: tuple[int, ...]
+    home: DType | None = None
+    """The format a result of it has by default, where that is not ``dtype``."""
 
     @property
     def elements(self) -> int:
