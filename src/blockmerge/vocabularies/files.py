@@ -113,7 +113,8 @@ def _extend_pieces(
 ) -> None:
     """Append ordinary tokens to a vocabulary that is a list of pieces with scores (Unigram), in which place is id.
 
-    A piece keeps the score that it has where it comes from; one without gets the worst, so that text is cut as before.
+    A piece keeps the score that it has where it comes from. One without gets a score below that of being cut into
+    single characters, so that text is cut as before.
     """
     if not ordinary:
         return
@@ -123,8 +124,11 @@ def _extend_pieces(
         raise ModelError(f"{label}: the ids of its tokens have gaps; a Unigram tokenizer with gaps cannot be extended")
     worst = min(scores.values())
     elsewhere = {number: _scores(one.document.get("model", {})) for number, one in enumerate(known)}
-    given = {t.text: elsewhere[t.model].get(t.text, worst) for t in ordinary if t.model is not None}
-    model["vocab"] = [*model["vocab"], *([text, given.get(text, worst)] for _, text in further)]
+    given = {t.text: elsewhere[t.model].get(t.text) for t in ordinary if t.model is not None}
+    for _, text in further:
+        score = given.get(text)
+        scores[text] = len(text) * min(worst, 0.0) - 1.0 if score is None else score
+    model["vocab"] = [*model["vocab"], *([text, scores[text]] for _, text in further)]
 
 
 def _scores(model: Mapping[str, Any]) -> dict[str, float]:
