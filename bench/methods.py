@@ -24,8 +24,8 @@ from run import HERE, Run, size_of
 
 ENTRY = "from blockmerge.cli import main; main()"
 MODELS = ("first", "second", "third")
-SETTINGS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}}
-MERGEKIT = {"passthrough", "geometric_median"}
+SETTINGS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}, "sce": {"select_topk": 0.5}, "nearswap": {"t": 0.001}}
+MERGEKIT = {"passthrough", "geometric_median", "consensus_ta", "consensus_ties"}
 """Not measured there: copying, and what it does not have."""
 
 
@@ -47,9 +47,11 @@ def mergekit_recipe(method: str, folder: Path) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {"merge_method": method, "models": entries, "dtype": "bfloat16"}
     if method == "slerp":
-        found |= {"base_model": str(folder / "first"), "parameters": {"t": 0.3}}
+        found["base_model"] = str(folder / "first")
     if "base" in ours:
         found["base_model"] = ours["base"]
+    if method in SETTINGS:
+        found["parameters"] = SETTINGS[method]
     return found
 
 

@@ -57,6 +57,8 @@ def test_nothing_catches_everything() -> None:
     """`except Exception` hides mistakes; the few that may stand at the outermost edges."""
     allowed = {"cli/shell.py", "cli/warmup.py", "execution/executor.py", "sources/hub.py"}
     allowed |= {"sources/local.py", "execution/writer.py"}  # these put things back and raise it again
+    allowed |= {"methods/plain.py", "methods/plugins.py"}  # other people's code
+    allowed |= {"vocabularies/files.py"}  # tokenizers raises nothing narrower
     for path in ROOT.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.relative_to(ROOT).as_posix() not in allowed:

@@ -24,7 +24,10 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class Case:
-    """How a method is called in the suite, and its equation in float64 on flat tensors (base first, if it has one)."""
+    """How a method is called in the suite, and its equation in float64 on flat tensors (base first, if it has one).
+
+    ``lines``: the equation holds for each ``row`` or ``column`` of a tensor alone.
+    """
 
     method: str
     count: int
@@ -32,10 +35,29 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     per_model: dict[str, list[Any]] = field(default_factory=dict)
     base: bool = False
+    label: str = ""
+    lines: str = ""
+
+    @property
+    def selecting(self) -> bool:
+        """Whether rounding of the inputs may change what it chooses."""
+        return self.method in SELECTING or "select_topk" in self.settings
 
     @property
     def id(self) -> str:
-        return self.method + ("+base" if self.base and METHODS[self.method].base == "optional" else "")
+        base = "+base" if self.base and METHODS[self.method].base == "optional" else ""
+        return self.method + base + ("-" + self.label if self.label else "")
+
+    def expect(self, values: list[Floats]) -> Floats:
+        """The equation on shaped tensors, line by line if it is so; flat."""
+        if not self.lines or values[0].ndim < 2:
+            return self.expected([v.reshape(-1) for v in values])
+        if self.lines == "row":
+            rows = [v.reshape(-1, v.shape[-1]) for v in values]
+            return np.concatenate([self.expected([v[r] for v in rows]) for r in range(len(rows[0]))])
+        columns = [v.reshape(len(v), -1) for v in values]
+        found = [self.expected([v[:, c] for v in columns]) for c in range(columns[0].shape[1])]
+        return np.stack(found, axis=1).reshape(-1)
 
 
 def _linear(x: list[Floats]) -> Floats:
@@ -130,6 +152,33 @@ def _ties(x: list[Floats]) -> Floats:
     return x[0] + 0.9 * _agreeing(deltas, [0.5, 0.3, 0.8], normalize=True)
 
 
+def _rescaled(delta: Floats, kept: Floats) -> Floats:
+    return kept * (np.abs(delta).sum() / (np.abs(kept).sum() or 1))
+
+
+def _ties_rescaled(x: list[Floats]) -> Floats:
+    deltas = [v - x[0] for v in x[1:]]
+    kept = [_rescaled(d, _top(d, density)) for d, density in zip(deltas, (0.3, 0.5, 0.01), strict=True)]
+    return x[0] + 0.9 * _agreeing(kept, [0.5, 0.3, 0.8], normalize=True)
+
+
+def _crowded(delta: Floats, density: float, gamma: float) -> Floats:
+    """What mergekit's breadcrumbs keeps, where density and gamma are more than there is."""
+    size = delta.size
+    kept, largest = int(density * size), int(gamma * size)
+    start = max(size - kept - largest, 0)
+    order = np.argsort(np.abs(delta.astype(np.float32)), kind="stable")
+    mask = np.zeros(size)
+    mask[order[start : start + kept]] = 1
+    return delta * mask
+
+
+def _breadcrumbs_crowded(x: list[Floats]) -> Floats:
+    deltas = [v - x[0] for v in x[1:]]
+    kept = [_rescaled(d, _crowded(d, k, g)) for d, k, g in zip(deltas, (0.7, 0.9), (0.5, 0.02), strict=True)]
+    return x[0] + 0.7 * kept[0] + 0.4 * kept[1]
+
+
 def _breadcrumbs(x: list[Floats]) -> Floats:
     deltas = [_top(v - x[0], d, g) for v, d, g in zip(x[1:], (0.5, 0.9), (0.1, 0.02), strict=True)]
     return x[0] + 0.7 * deltas[0] + 0.4 * deltas[1]
@@ -140,7 +189,82 @@ def _breadcrumbs_ties(x: list[Floats]) -> Floats:
     return x[0] + _agreeing(deltas, [0.7, 0.4], normalize=False)
 
 
+def _nearswap(x: list[Floats]) -> Floats:
+    apart = np.abs(x[1] - x[0])
+    share = np.minimum(0.008 / np.where(apart > 0, apart, 1), 1)
+    return share * x[1] + (1 - share) * x[0]
+
+
+def _ram(x: list[Floats], r: float = 0.0, alpha: float = 0.0) -> Floats:
+    deltas = np.array(x[1:]) - x[0]
+    changed = np.abs(deltas) > 0.004
+    users = changed.sum(0)
+    alone, shared = changed & (users == 1), changed & (users > 1)
+    ratio = shared.sum(1) / np.maximum(alone.sum(1), 1)
+    factor = 1 + r * np.minimum(ratio, alpha)
+    return x[0] + (deltas * (alone * factor[:, None] + shared / np.maximum(users, 1))).sum(0)
+
+
+def _sce(x: list[Floats], topk: float = 1.0) -> Floats:
+    deltas = np.array(x[1:]) - x[0]
+    if topk < 1:
+        spread = deltas.astype(np.float32).astype(float).var(0)
+        kept = np.argsort(spread, kind="stable")[spread.size - int(topk * np.count_nonzero(spread)) :]
+        deltas = deltas * np.isin(np.arange(spread.size), kept)
+    squares = (deltas**2).sum(1)
+    weights = squares / squares.sum() if squares.any() else np.full(len(deltas), 1 / len(deltas))
+    agree = (np.sign(deltas) == np.sign(deltas.sum(0))) & (deltas != 0)
+    shares = weights[:, None] * agree
+    return x[0] + (shares * deltas).sum(0) / np.where(agree.any(0), shares.sum(0), 1)
+
+
+def _consensus(x: list[Floats], joined: Floats) -> Floats:
+    factors = np.array([0.4, 0.8, 0.6])[:, None]
+    deltas = np.array(x[1:]) - x[0]
+    used = (np.abs(deltas) >= factors * np.abs(joined - deltas)).sum(0) >= 2
+    return x[0] + 0.7 * joined * used
+
+
+def _consensus_ta(x: list[Floats]) -> Floats:
+    return _consensus(x, 0.5 * (x[1] - x[0]) + 0.3 * (x[2] - x[0]) + 0.8 * (x[3] - x[0]))
+
+
+def _consensus_ties(x: list[Floats]) -> Floats:
+    deltas = [_top(v - x[0], d) for v, d in zip(x[1:], (0.3, 0.5, 0.9), strict=True)]
+    return _consensus(x, _agreeing(deltas, [0.5, 0.3, 0.8], normalize=False))
+
+
+def _log_softmax(x: Floats) -> Floats:
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _arcee_fusion(x: list[Floats]) -> Floats:
+    shape = next(shape for shape in SHAPES.values() if int(np.prod(shape)) == x[0].size)  # (1,) for () is the same
+    base, model = (np.atleast_1d(v.reshape(shape)) for v in x)
+    p, q = _log_softmax(model), _log_softmax(base)
+    score = np.abs(model - base) * (np.exp(p) * (p - q)).sum(-1, keepdims=True) * (shape[-1] > 1)
+    low, middle, high = (np.sort(score.reshape(-1))[int(q * (score.size - 1))] for q in (0.25, 0.5, 0.75))
+    return np.where(score >= middle + 1.5 * (high - low), model, base).reshape(-1)
+
+
+_USE = {"weight": [0.5, 0.3, 0.8], "tall_lambda": [0.4, 0.8, 0.6]}
+
 CASES = [
+    Case("arcee_fusion", 1, _arcee_fusion, base=True),
+    Case("consensus_ta", 3, _consensus_ta, {"lambda": 0.7}, _USE, base=True),
+    Case("consensus_ties", 3, _consensus_ties, {"lambda": 0.7}, {**_USE, "density": [0.3, 0.5, 0.9]}, base=True),
+    Case("nearswap", 1, _nearswap, {"t": 0.008}, base=True),
+    Case("ram", 3, _ram, {"epsilon": 0.004}, base=True),
+    Case(
+        "ramplus_tl",
+        3,
+        lambda x: _ram(x, 0.4, 0.9),
+        {"epsilon": 0.004, "r": 0.4, "alpha": 0.9},
+        base=True,
+    ),
+    Case("sce", 3, _sce, base=True),
+    Case("sce", 3, lambda x: _sce(x, 0.3), {"select_topk": 0.3}, base=True, label="+topk"),
     Case("ties", 3, _ties, {"lambda": 0.9}, {"weight": [0.5, 0.3, 0.8], "density": [0.3, 0.5, 0.01]}, base=True),
     Case(
         "breadcrumbs",
@@ -160,6 +284,44 @@ CASES = [
     ),
     Case("dare_linear", 2, None, {}, {"weight": [0.7, 0.4], "density": [0.5, 0.9]}, base=True),
     Case("dare_ties", 3, None, {"lambda": 0.5}, {"weight": [0.7, 0.4, 1], "density": [0.5, 0.9, 1]}, base=True),
+    Case(
+        "ties",
+        3,
+        _ties_rescaled,
+        {"lambda": 0.9, "rescale": True},
+        {"weight": [0.5, 0.3, 0.8], "density": [0.3, 0.5, 0.01]},
+        base=True,
+        label="rescale",
+    ),
+    Case(
+        "breadcrumbs",
+        2,
+        _breadcrumbs_crowded,
+        {"variant": "mergekit", "rescale": True},
+        {"weight": [0.7, 0.4], "density": [0.7, 0.9], "gamma": [0.5, 0.02]},
+        base=True,
+        label="mergekit",
+    ),
+    Case(
+        "dare_ties",
+        2,
+        None,
+        {"variant": "mergekit"},
+        {"weight": [0.7, 0.4], "density": [0.5, 0.9]},
+        base=True,
+        label="mergekit",
+    ),
+    Case("della", 3, None, {}, {"weight": [0.7, 0.4, 1], "density": [0.5, 0.7, 1]}, base=True),
+    Case("della_linear", 2, None, {}, {"weight": [0.7, 0.4], "density": [0.5, 0.8], "epsilon": [0.3, 0]}, base=True),
+    Case(
+        "della",
+        2,
+        None,
+        {"variant": "mergekit"},
+        {"weight": [0.7, 0.4], "density": [0.5, 0.3]},
+        base=True,
+        label="mergekit",
+    ),
     Case("linear", 3, _linear, per_model={"weight": [0.2, 0.5, 0.9]}),
     Case("passthrough", 1, lambda x: 0.7 * x[0], {"scale": 0.7}),
     Case("task_arithmetic", 2, _task_arithmetic, {"lambda": 1.5}, per_model={"weight": [0.4, -0.2]}, base=True),
@@ -172,6 +334,34 @@ CASES = [
         per_model={"weight": [1.5, 0.5]},
         base=True,
     ),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: _slerp(x[0], x[1], 0.75),
+        {"nuslerp_flatten": False},
+        per_model={"weight": [0.5, 1.5]},
+        label="rows",
+        lines="row",
+    ),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: x[0] + _slerp(x[1] - x[0], x[2] - x[0], 0.25),
+        {"nuslerp_flatten": False},
+        per_model={"weight": [1.5, 0.5]},
+        base=True,
+        label="rows",
+        lines="row",
+    ),
+    Case(
+        "nuslerp",
+        2,
+        lambda x: _slerp(x[0], x[1], 0.75),
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        per_model={"weight": [0.5, 1.5]},
+        label="columns",
+        lines="column",
+    ),
     Case("multislerp", 3, _multislerp, per_model={"weight": [0.3, 0.3, 0.9]}),
     Case(
         "multislerp",
@@ -182,9 +372,11 @@ CASES = [
     ),
     Case("karcher", 3, _karcher, {"max_iter": 200, "tol": 1e-12}),
     Case("model_stock", 3, _model_stock, base=True),
+    Case("model_stock", 3, _model_stock, {"filter_wise": True}, base=True, label="filters", lines="row"),
     Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
 ]
-SELECTING = {"ties", "breadcrumbs", "breadcrumbs_ties"}
+SELECTING = {"arcee_fusion", "consensus_ties", "ties", "breadcrumbs", "breadcrumbs_ties"}
+PROPAGATING = {"arcee_fusion", "consensus_ta", "consensus_ties", "nearswap", "ram", "ramplus_tl", "sce"}
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
@@ -212,7 +404,14 @@ def near(seed: int, count: int, shape: tuple[int, ...], dtype: DType) -> list[Fl
     return [reference.encode(root + random.normal(0, 0.01, shape), dtype) for _ in range(count)]
 
 
-SHAPES = {"a.weight": (37, 53), "b.weight": (64,), "c.weight": (1,), "d.weight": (5, 1), "e.weight": ()}
+SHAPES = {
+    "a.weight": (37, 53),
+    "b.weight": (64,),
+    "c.weight": (1,),
+    "d.weight": (5, 1),
+    "e.weight": (),
+    "f.weight": (3, 5, 7),
+}
 
 
 def siblings(case: Case, dtype: DType) -> list[models.Tensors]:
@@ -224,13 +423,13 @@ def siblings(case: Case, dtype: DType) -> list[models.Tensors]:
 @each
 @pytest.mark.parametrize("dtype", [F32, BF16, F16, F64])
 def test_it_computes_its_equation(tmp_path: Path, case: Case, dtype: DType) -> None:
-    if case.expected is None or (case.method in SELECTING and dtype in (BF16, F16)):
+    if case.expected is None or (case.selecting and dtype in (BF16, F16)):
         pytest.skip("its choices are tested below")
     inputs = siblings(case, dtype)
     out = merge(tmp_path, recipe_of(case, [write(tmp_path, k, tensors) for k, tensors in enumerate(inputs)]))
     for name, (out_dtype, got) in out.items():
-        values = [reference.decode(tensors[name][1].reshape(-1), dtype) for tensors in inputs]
-        expected = case.expected(values)
+        values = [reference.decode(tensors[name][1], dtype) for tensors in inputs]
+        expected = case.expect(values)
         size = max(float(np.abs(v).max()) for v in values) * 4
         tolerance = size * {BF16: 2.0**-8, F16: 2.0**-11, F32: 2.0**-23}[out_dtype]
         assert np.abs(reference.decode(got.reshape(-1), out_dtype) - expected).max() <= tolerance, name
@@ -292,7 +491,8 @@ def test_the_order_of_models_matters_only_where_it_may(tmp_path: Path, case: Cas
 def test_sixteen_models_at_once(tmp_path: Path, case: Case) -> None:
     values = near(1, 16 + case.base, (33, 17), BF16)
     paths = [write(tmp_path, k, {"a.weight": (BF16, v)}) for k, v in enumerate(values)]
-    many = Case(case.method, 16, None, {}, {name: [0.1] * 16 for name in case.per_model}, case.base)
+    own = {name: [0.3 if name == "density" else 0.1] * 16 for name in case.per_model}
+    many = Case(case.method, 16, None, case.settings, own, case.base)
     out = merge(tmp_path, recipe_of(many, paths))
     assert np.isfinite(reference.decode(out["a.weight"][1], BF16)).all()
 
@@ -355,6 +555,91 @@ def test_dare_keeps_a_share_and_rescales_it(tmp_path: Path) -> None:
     assert np.allclose(plain[nonzero], delta[nonzero], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["dare_linear", "della_linear", "ties"])
+def test_rescaling_as_mergekit_does_gives_back_the_l1_norm(tmp_path: Path, method: str) -> None:
+    random = np.random.default_rng(6)
+    base = np.zeros((640, 997), np.float32)  # the last granule is not whole
+    model = random.normal(0, 1, base.shape).astype(np.float32)
+    how = {"rescale": True} if method == "ties" else {"variant": "mergekit"}
+    delta, left = kept_of(tmp_path, base, model, F32, method=method, density=0.4, **how)
+    assert 0.39 < (left != 0).mean() < 0.41
+    assert np.isclose(np.abs(left).sum(), np.abs(delta).sum(), rtol=1e-6)
+    ratios = left[left != 0] / delta[left != 0]
+    assert np.ptp(ratios) < 1e-6 * ratios.mean()
+
+
+def shuffled_rows(seed: int, shape: tuple[int, ...]) -> Floats:
+    """Rows of 1, 2, 3 and so on with random signs, each in an order of its own."""
+    random = np.random.default_rng(seed)
+    rows = np.broadcast_to(np.arange(1, shape[-1] + 1, dtype=np.float32), shape)
+    return random.permuted(rows, axis=-1) * random.choice(np.array([-1, 1], np.float32), shape)
+
+
+def test_della_keeps_each_rank_of_a_row_with_its_chance_and_divides_by_it(tmp_path: Path) -> None:
+    rows, length, density, epsilon = 2048, 997, 0.5, 0.3
+    base = np.zeros((rows, length), np.float32)
+    model = shuffled_rows(7, base.shape)
+    _, left = kept_of(tmp_path, base, model, F32, method="della_linear", density=density, epsilon=epsilon)
+    order = np.argsort(np.abs(model), axis=1)
+    ranked, values = np.take_along_axis(left.reshape(rows, length), order, 1), np.take_along_axis(model, order, 1)
+    chance = density - epsilon + 2 * epsilon * np.arange(length) / (length - 1)
+    off = ((ranked != 0).mean(0) - chance) / np.sqrt(chance * (1 - chance) / rows)
+    assert np.abs(off).max() < 4.5  # of 997 normal numbers
+    assert abs((off**2).mean() - 1) < 5 * (2 / length) ** 0.5
+    assert np.allclose(ranked, np.where(ranked != 0, values / chance, 0), rtol=1e-6)
+    for part in np.array_split(np.arange(length), 10):  # so it is right on average, among the small and the large
+        assert (
+            abs((ranked[:, part] / values[:, part]).mean() - 1) < 5 * (1 / chance[part].min() / part.size / rows) ** 0.5
+        )
+
+
+@pytest.mark.parametrize("shape", [(100_000, 1), (100, 1000), (100_000,)])
+def test_della_treats_equal_magnitudes_alike(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    base = np.zeros(shape, np.float32)
+    model = np.where(np.arange(base.size).reshape(shape) % 2, 0.5, -0.5).astype(np.float32)
+    _, left = kept_of(tmp_path, base, model, F32, method="della_linear", density=0.3, epsilon=0.2)
+    assert abs((left != 0).mean() - 0.3) < 5 * (0.3 * 0.7 / left.size) ** 0.5
+    assert np.allclose(left[left != 0], model.reshape(-1)[left != 0] / 0.3)
+
+
+def test_della_ranks_rows_of_any_length_wherever_blocks_end(tmp_path: Path) -> None:
+    """One row in two blocks, one row over several: the ranks are those of the whole row."""
+    for number, shape in enumerate([(3, 400_001), (1_500_000,), (2, 300_000, 2)]):
+        base = np.zeros(shape, np.float32)
+        model = shuffled_rows(number, shape)
+        (folder := tmp_path / str(number)).mkdir()
+        _, left = kept_of(folder, base, model, F32, method="della_linear", density=0.5, epsilon=0.3)
+        ranks = np.argsort(np.argsort(np.abs(model), axis=-1), axis=-1)
+        chance = (0.2 + 0.6 * ranks / (shape[-1] - 1)).reshape(-1)
+        assert np.allclose(left, np.where(left != 0, model.reshape(-1) / chance, 0), rtol=1e-6)
+        assert abs((left != 0).mean() - 0.5) < 0.002
+
+
+@pytest.mark.parametrize(("density", "epsilon"), [(0.9, 0.15), (0.1, 0.15), (0.5, 0.5)])
+def test_della_refuses_chances_that_are_none(tmp_path: Path, density: float, epsilon: float) -> None:
+    base = np.zeros((3, 4), np.float32)
+    with pytest.raises(blockmerge.RecipeError, match=r"epsilon: density .* choose a smaller one") as caught:
+        kept_of(tmp_path, base, base + 1, F32, method="della", density=density, epsilon=epsilon)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_are_too_long_to_hold_are_refused(tmp_path: Path) -> None:
+    base = np.zeros((1, (1 << 22) + 1), np.float32)
+    with pytest.raises(blockmerge.RecipeError, match="too long to be seen whole"):
+        kept_of(tmp_path, base, base, F32, method="della", density=0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("case", [case for case in CASES if case.count > 1], ids=lambda case: case.id)
+def test_bad_values_are_found_where_they_are(tmp_path: Path, case: Case, value: float) -> None:
+    values = near(9, case.count + case.base, (700, 1000), F32)
+    values[-1][650, 3] = value
+    paths = [write(tmp_path, k, {"a.weight": (F32, v)}) for k, v in enumerate(values)]
+    with pytest.raises(blockmerge.NonFiniteError, match=rf"^m{len(paths) - 1}: a.weight\[650, 3\] is not finite"):
+        merge(tmp_path, recipe_of(case, paths))
+    merge(tmp_path, recipe_of(case, paths), "allowed", allow_nonfinite=True)
+
+
 def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:
     base = np.zeros((512, 512), np.float32)
     paths = [write(tmp_path, k, {"a.weight": (F32, base + k)}) for k in range(3)]
@@ -369,6 +654,96 @@ def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:
     out = merge(tmp_path, recipe)["a.weight"][1]
     both = (out == 3).mean()
     assert abs(both - 0.25) < 0.01
+
+
+@each
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_never_hidden(tmp_path: Path, case: Case, value: float) -> None:
+    if case.method not in PROPAGATING:
+        pytest.skip("not promised")
+    total = case.count + case.base
+    for damaged in range(total):
+        tensors = near(11, total, (40, 50), F32)
+        tensors[damaged].reshape(-1)[777] = value
+        folder = tmp_path / str(damaged)
+        paths = [write(folder, k, {"a.weight": (F32, v)}) for k, v in enumerate(tensors)]
+        with pytest.raises(blockmerge.NonFiniteError, match=r"a\.weight\[15, 27\]"):
+            merge(folder, recipe_of(case, paths))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F32])
+@pytest.mark.parametrize("topk", [0.2, 0.7, 0.999, 1e-6, 0.0])
+def test_sce_selects_exactly_so_many_of_what_differs_most(tmp_path: Path, dtype: DType, topk: float) -> None:
+    random = np.random.default_rng(6)
+    base = reference.encode(random.normal(0, 0.05, (701, 997)), dtype)  # over several granules, with many ties
+    model = reference.encode(reference.decode(base, dtype) + np.round(random.normal(0, 0.002, base.shape), 3), dtype)
+    paths = [write(tmp_path, k, {"a.weight": (dtype, array)}) for k, array in enumerate((base, model, base))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:], "select_topk": topk, "dtype": "float32"}
+    out = reference.decode(merge(tmp_path, recipe)["a.weight"][1], F32)
+    delta = np.abs(reference.decode(model, dtype) - reference.decode(base, dtype)).astype(np.float32)
+    kept = out != reference.decode(base, dtype)
+    assert kept.sum() == int(topk * np.count_nonzero(delta)) < np.count_nonzero(delta) < delta.size
+    assert topk < 1e-3 or delta[kept].min() >= delta[~kept].max()
+
+
+def test_sce_weights_are_those_of_the_squares_however_small(tmp_path: Path) -> None:
+    base = np.zeros((8, 8), np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, base + v)}) for k, v in enumerate((0.0, 1e-5, 3e-5))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:]}
+    assert np.allclose(merge(tmp_path, recipe)["a.weight"][1], 0.1 * 1e-5 + 0.9 * 3e-5)
+    equal = merge(tmp_path, {**recipe, "variant": "mergekit"}, "equal")
+    assert np.allclose(equal["a.weight"][1], 2e-5)
+
+
+def test_arcee_fusion_takes_the_quartiles_of_all_elements(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    base = np.zeros(1_100_000, np.float32)  # one row: importance is in proportion to the difference
+    model = np.round(random.normal(0, 1, base.size), 4).astype(np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})["a.weight"][1]
+    size = np.abs(model)
+    low, middle, high = (float(np.sort(size)[int(q * (size.size - 1))]) for q in (0.25, 0.5, 0.75))
+    assert (out == np.where(size >= middle + 1.5 * (high - low), model, base)).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 300_001), (200_001, 3), (2, 7, 20_011)])
+def test_arcee_fusion_knows_rows_wherever_granules_end(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(9)
+    base = random.normal(0, 1, shape).astype(np.float32)
+    change = random.normal(0, 0.3, shape) * random.uniform(0.2, 3, (*shape[:-1], 1))
+    model = (base + change).astype(np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})["a.weight"][1]
+    p, q = (_log_softmax(v.astype(np.float64)) for v in (model, base))
+    score = np.abs(model.astype(np.float64) - base) * (np.exp(p) * (p - q)).sum(-1, keepdims=True)
+    low, middle, high = (np.sort(score.reshape(-1))[int(q * (score.size - 1))] for q in (0.25, 0.5, 0.75))
+    clear = np.abs(score / (middle + 1.5 * (high - low)) - 1) > 1e-5
+    assert (out == np.where(score >= middle + 1.5 * (high - low), model, base))[clear].all()
+    assert clear.mean() > 0.99
+
+
+def test_arcee_fusion_merges_the_rows_that_vocabularies_share(tmp_path: Path) -> None:
+    paths = []
+    for k, vocab in enumerate((44, 40)):
+        paths.append(str(models.save(tmp_path / f"m{k}", models.tensors(k, vocab=vocab), vocab_size=vocab)))
+    out = merge(tmp_path, {"method": "arcee_fusion", "base": paths[0], "models": paths[1:]})
+    base, model = (models.read(Path(path))["lm_head.weight"][1] for path in paths)
+    got = out["lm_head.weight"][1]
+    assert (got[40:] == base[40:]).all()
+    assert ((got[:40] == base[:40]) | (got[:40] == model)).all()
+    assert (got[:40] != base[:40]).any()
+
+
+def test_consensus_with_no_mask_is_the_method_it_is_made_of(tmp_path: Path) -> None:
+    values = near(2, 4, (33, 47), F32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, v)}) for k, v in enumerate(values)]
+    recipe = {"base": paths[0], "models": paths[1:], "weight": 0.4, "lambda": 0.8}
+    for name, plain, more in (("consensus_ta", "task_arithmetic", {}), ("consensus_ties", "ties", {"density": 0.3})):
+        expected = merge(tmp_path, {**recipe, **more, "method": plain, "normalize": False}, plain)["a.weight"][1]
+        found = merge(tmp_path, {**recipe, **more, "method": name, "k": 0}, name)["a.weight"][1]
+        assert np.abs(found - expected).max() < 1e-7
+        found = merge(tmp_path, {**recipe, **more, "method": name, "k": 4}, f"{name} none")["a.weight"][1]
+        assert (found == values[0]).all()
 
 
 def test_slerp_keeps_its_precision_for_tiny_angles() -> None:

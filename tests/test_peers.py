@@ -32,23 +32,49 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, float]], bool]] = {
         [{"weight": 0.2, "density": 0.4, "gamma": 0.1}, {"weight": 0.5, "density": 0.9, "gamma": 0.05}],
         True,
     ),
+    "ties/rescale": (
+        {"rescale": True},
+        [{"weight": 0.2, "density": 0.4}, {"weight": 0.5, "density": 0.7}, {"weight": 1.0}],
+        True,
+    ),
+    "breadcrumbs/crowded": (
+        {"variant": "mergekit", "rescale": True},
+        [{"weight": 0.2, "density": 0.7, "gamma": 0.5}, {"weight": 0.5, "density": 0.9, "gamma": 0.05}],
+        True,
+    ),
     "nuslerp": ({}, [{"weight": 0.2}, {"weight": 0.5}], False),
+    "nuslerp/rows": ({"nuslerp_flatten": False}, [{"weight": 0.2}, {"weight": 0.5}], True),
+    "nuslerp/columns": (
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        [{"weight": 0.2}, {"weight": 0.5}],
+        False,
+    ),
     "multislerp": ({}, [{"weight": 0.2}, {"weight": 0.5}, {"weight": 0.9}], False),
     "karcher": ({"max_iter": 100, "tol": 1e-9}, [{}, {}, {}], False),
     "model_stock": ({}, [{}, {}, {}], True),
+    "model_stock/filters": ({"variant": "mergekit", "filter_wise": True}, [{}, {}, {}], True),
+    "sce": ({"select_topk": 0.4}, [{}, {}, {}], True),
+    "ram": ({"epsilon": 0.015}, [{}, {}, {}], True),
+    "ramplus_tl": ({"epsilon": 0.015, "r": 0.3, "alpha": 0.8}, [{}, {}, {}], True),
+    "nearswap": ({"t": 0.01}, [{}], True),
+    "arcee_fusion": ({}, [{}], True),
 }
+CHANGE = {"arcee_fusion": 0.5}
+"""How much models differ, if not by 0.02; there, because what float32 loses in a divergence grows as changes shrink."""
 
 
 @pytest.mark.skipif(TOOL is None, reason="needs mergekit 0.1.5: set MERGEKIT to its mergekit-yaml")
-@pytest.mark.parametrize("method", CASES)
-def test_it_agrees_with_mergekit(tmp_path: Path, method: str) -> None:
-    settings, each, has_base = CASES[method]
+@pytest.mark.parametrize("case", CASES)
+def test_it_agrees_with_mergekit(tmp_path: Path, case: str) -> None:
+    method = case.split("/")[0]
+    settings, each, has_base = CASES[case]
+    change = CHANGE.get(method, 0.02)
     random = np.random.default_rng(1)
     root = models.tensors(0, dtype=F32)
     paths = []
     for k in range(len(each) + 1):
         content = {
-            name: (F32, (v + random.normal(0, 0.02, v.shape)).astype(np.float32)) for name, (_, v) in root.items()
+            name: (F32, (v + random.normal(0, change, v.shape)).astype(np.float32)) for name, (_, v) in root.items()
         }
         paths.append(str(models.save(tmp_path / f"m{k}", content, CONFIG)))
     base = {"base": paths[0]} if has_base else {}
@@ -58,7 +84,7 @@ def test_it_agrees_with_mergekit(tmp_path: Path, method: str) -> None:
     theirs: dict[str, Any] = {
         "merge_method": method,
         "models": [{"model": p, "parameters": e} for p, e in zip(paths[1:], each, strict=True)],
-        "parameters": settings,
+        "parameters": {name: value for name, value in settings.items() if name != "variant"},
         "dtype": "float32",
     }
     if has_base:

@@ -124,7 +124,7 @@ def with_layer(name: str, number: int) -> str:
 
 
 def stack_of(name: str) -> str:
-    """What stands before the layer in a name: ``model.layers.7.mlp.up_proj.weight`` is in the stack ``model.layers``."""
+    """What stands before the layer in a name: ``model.layers.7.input_layernorm.weight`` is in ``model.layers``."""
     layer = _LAYER.search(name)
     return name if layer is None else name[: layer.start(1) - 1]
 

@@ -98,7 +98,7 @@ class Computer:
         operands: Sequence[NDArray[Any]],
         result: NDArray[Any] | None,
     ) -> NonFiniteError:
-        """An error that names the model, the tensor and the place of the first bad value, in an operand if one has it."""
+        """An error that names model, tensor and place of the first bad value, that of an operand if one has it."""
         from blockmerge.kernels import first_nonfinite
 
         for operand, read in zip(operands, piece.reads, strict=True):

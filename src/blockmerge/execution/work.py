@@ -63,7 +63,7 @@ def granules(row: Row, block: int) -> Iterator[Tile]:
 
 
 def _cut(row: Row, block: int) -> Iterator[tuple[int, Piece, int, int]]:
-    """The pieces that have elements in a block: number, piece, the first of these elements and the one after the last."""
+    """The pieces that have elements in a block: number, piece, the first of these elements and the end."""
     size = row.dtype.itemsize
     start, end = block * BLOCK // size, min((block + 1) * BLOCK // size, row.elements)
     for number, piece in enumerate(row.pieces):

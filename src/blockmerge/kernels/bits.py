@@ -46,6 +46,7 @@ def _bitcast(source: Any, target: Any) -> Any:
 float32_bits = _bitcast(types.float32, types.uint32)
 bits_float32 = _bitcast(types.uint32, types.float32)
 float64_bits = _bitcast(types.float64, types.uint64)
+bits_float64 = _bitcast(types.uint64, types.float64)
 
 
 @intrinsic

@@ -50,13 +50,14 @@ _FOLDER = _usable_folder()
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at first use, without the GIL, and keep the result on disk where that is possible.
 
+    Divisions by zero give infinity or NaN; a check for them would keep loops from being vectorised.
     The folder is given to numba for this function only: other users of numba in the process keep their own.
     """
     if _FOLDER is None:
-        return numba.njit(nogil=True)(function)
+        return numba.njit(nogil=True, error_model="numpy")(function)
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_FOLDER)
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     finally:
         numba.config.CACHE_DIR = before

@@ -18,7 +18,7 @@ def agreeing_sum(deltas, weights, normalize, out):
     deltas: (models, elements), weights: (models,), out: (elements,) of zeros, all of one float type.
     """
     count, size = deltas.shape
-    zero, one = out.dtype.type(0), out.dtype.type(1)
+    zero, one, small = out.dtype.type(0), out.dtype.type(1), out.dtype.type(1e-8)
     total = np.empty(_STEP, out.dtype)
     weight = np.empty(_STEP, out.dtype)
     for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
@@ -31,7 +31,7 @@ def agreeing_sum(deltas, weights, normalize, out):
             _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], zero)
         if normalize:
             for i in range(found.size):
-                found[i] /= weight[i] if abs(weight[i]) > 1e-8 else one
+                found[i] /= weight[i] if abs(weight[i]) > small else one
 
 
 @numba.njit

@@ -7,6 +7,7 @@ bucket where the k-th falls.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from blockmerge.kernels.bits import float32_bits
@@ -30,7 +31,6 @@ COARSE, FINE = 1 << 16, 1 << LOW_BITS
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _LOW = np.uint32(FINE - 1)
 _SHIFT = np.uint32(LOW_BITS)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @kernel
@@ -65,38 +65,37 @@ def keep_between(values, low, low_ties, high, high_ties, first, key):
     Of the ties with ``low`` the ``low_ties`` with the smallest hash of their index stay, of those with ``high``
     ``high_ties``; both are numbers for these very values, which start at index ``first`` of the tensor.
     """
-    low_limit = _hash_limit(values, low, low_ties, first, key)
-    high_limit = _hash_limit(values, high, high_ties, first, key) if high != low else low_limit
+    lows, highs = np.uint32(0), np.uint32(0)
     for i in range(values.size):
         bits = float32_bits(values[i]) & _MAGNITUDE
+        lows += np.uint32(bits == low)
+        highs += np.uint32(bits == high)
         values[i] = values[i] if low <= bits <= high else np.float32(0.0)
-    if low_limit == _ALL and high_limit == _ALL:
-        return
-    for i in range(values.size):
-        bits = float32_bits(values[i]) & _MAGNITUDE
-        if bits in (low, high):
-            limit = low_limit if bits == low else high_limit
-            if mixed(np.uint64(first + i), key) >= limit:
-                values[i] = np.float32(0.0)
+    if low_ties < lows and low > 0:  # zeros stay zero, kept or not
+        _keep_ties(values, low, np.int64(lows), low_ties, first, key)
+    if high_ties < highs and high != low:
+        _keep_ties(values, high, np.int64(highs), high_ties, first, key)
 
 
 @kernel
-def _hash_limit(values, bound, wanted, first, key):
-    """The hash below which exactly ``wanted`` of the ties with ``bound`` lie (hashes of different indices differ)."""
-    ties = 0
-    for i in range(values.size):
-        ties += (float32_bits(values[i]) & _MAGNITUDE) == bound
-    if wanted >= ties:
-        return _ALL
-    if wanted == 0:
-        return np.uint64(0)
-    hashes = np.empty(ties, np.uint64)
-    at = 0
-    for i in range(values.size):
-        if (float32_bits(values[i]) & _MAGNITUDE) == bound:
-            hashes[at] = mixed(np.uint64(first + i), key)
-            at += 1
-    return np.partition(hashes, wanted)[wanted]
+def _keep_ties(values, bound, ties, wanted, first, key):
+    """Of the ``ties`` of ``values`` that equal ``bound`` keep the ``wanted`` whose hashes are smallest (all differ)."""
+    places, hashes, found = np.empty(ties, np.int64), np.empty(ties, np.uint64), 0
+    for start in range(0, values.size, _FEW):
+        few = values[start : start + _FEW]
+        if count_equal(few, bound) == 0:
+            continue
+        for i in range(few.size):
+            if (float32_bits(few[i]) & _MAGNITUDE) == bound:
+                places[found], hashes[found] = start + i, mixed(np.uint64(first + start + i), key)
+                found += 1
+    limit = np.partition(hashes, wanted)[wanted]
+    for place, value in zip(places, hashes):  # noqa: B905 (numba knows no strict)
+        if value >= limit:
+            values[place] = np.float32(0.0)
+
+
+_FEW = 64
 
 
 @kernel
@@ -121,11 +120,11 @@ def keep_by_chance(values, limit, first, key, scale):
 
 @kernel
 def magnitudes_with_places(values, row, out):
-    """``out`` (uint64) = the magnitude of each of ``values`` as bits, above its place in its row of ``row`` elements."""
+    """``out`` (uint64) = the magnitude of each of ``values`` as bits, above its place in its row of that length."""
     for start in range(0, values.size, row):
+        found, packed = values[start : start + row], out[start : start + row]
         for i in range(row):
-            bits = float32_bits(values[start + i]) & _MAGNITUDE
-            out[start + i] = np.uint64(bits) << np.uint64(32) | np.uint64(i)
+            packed[i] = np.uint64(float32_bits(found[i]) & _MAGNITUDE) << np.uint64(32) | np.uint64(i)
 
 
 @kernel
@@ -135,20 +134,29 @@ def keep_by_rank(values, ranked, row, low, high, first, key, factors):
     ``ranked`` are the values' magnitudes with places, sorted within each row; equal ones share the mean of their ranks,
     and the only element of a row has the mean chance. ``factors`` is filled with one over the chances (0 for none).
     """
-    step = (high - low) / (row - 1) if row > 1 else 0.0
+    half_step = (high - low) / (2 * row - 2) if row > 1 else 0.0
     smallest = low if row > 1 else (low + high) / 2
+    begins, ranks = np.empty(row, np.int32), np.empty(row, np.int32)
     for start in range(0, values.size, row):
-        end, begin = start + row, start
-        while begin < end:
-            bits, stop = ranked[begin] >> np.uint64(32), begin + 1
-            while stop < end and ranked[stop] >> np.uint64(32) == bits:
-                stop += 1
-            chance = smallest + step * ((begin + stop - 1) * 0.5 - start)
-            limit = np.uint64(chance * 4294967296.0 + 0.5)
-            factor = 1.0 / chance if chance > 0 else 0.0
-            for at in range(begin, stop):
-                i = start + np.int64(ranked[at] & np.uint64(0xFFFFFFFF))
-                kept = (mixed(np.uint64(first + i), key) >> np.uint64(32)) < limit
-                values[i] = values[i] if kept else np.float32(0.0)
-                factors[i] = factor
-            begin = stop
+        end = start + row
+        _double_ranks(ranked[start:end], begins, ranks)
+        kept, inverse = values[start:end], factors[start:end]
+        for i in range(row):
+            chance = smallest + half_step * ranks[i]
+            chosen = mixed(np.uint64(first + start + i), key) >> np.uint64(32)
+            kept[i] = kept[i] if chosen < np.uint64(chance * 4294967296.0 + 0.5) else np.float32(0.0)
+            inverse[i] = 1.0 / chance if chance > 0 else 0.0
+
+
+@numba.njit
+def _double_ranks(ranked, begins, ranks):
+    """``ranks`` = twice the rank of each place; those with equal magnitudes share the mean. Overwrites ``begins``."""
+    begin = 0
+    for at in range(ranked.size):
+        changes = at > 0 and ranked[at] >> np.uint64(32) != ranked[at - 1] >> np.uint64(32)
+        begin = at if changes else begin
+        begins[at] = begin
+    last = ranked.size - 1
+    for at in range(ranked.size - 1, -1, -1):
+        ranks[ranked[at] & np.uint64(0xFFFFFFFF)] = begins[at] + last
+        last = at - 1 if begins[at] == at else last

@@ -38,7 +38,8 @@ class Parameter:
 class Call:
     """A method's settings for one tensor: ``values`` are the global ones, ``per_model`` those of all but the base.
 
-    ``key`` seeds random choices: it follows from the recipe's seed and the tensor's name. ``shape`` is the tensor's.
+    ``key`` seeds random choices: it follows from the recipe's seed and the tensor's name. ``shape`` is that of what is
+    merged, in elements: the tensor's, or that of its leading rows that all models have.
     """
 
     has_base: bool

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Observe, Operation, Run
 from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.sphere import CHUNK, Shares, decoded
+from blockmerge.methods.sphere import CHUNK, Shares, decoded, shares_of
 
 __all__ = ["ColumnSum", "RowSum"]
 
@@ -62,7 +62,7 @@ class RowSum(Operation):
             grams = np.empty((rows, count, count))
             for part in chunks(result.size, step):
                 dots.grams(decoded(operands, part, base=self.base), self.length, grams[_rows(part, self.length)])
-            shares = np.ascontiguousarray(self.solve(grams).T)
+            shares = np.ascontiguousarray(shares_of(self.solve, grams).T)
             bad = False
             for part in chunks(result.size, step):
                 total = scratch("total", (part.stop - part.start,), np.float64)
@@ -83,7 +83,7 @@ def _rows(part: slice, length: int) -> slice:
 
 @dataclass(frozen=True, slots=True)
 class _ColumnGrams:
-    """The pass that gathers scalar products of columns; its statistic is (models, models, columns), upper half only."""
+    """The pass that gathers scalar products of columns; its statistic is (models, models, columns)."""
 
     base: bool
     columns: int
@@ -100,6 +100,8 @@ class _ColumnGrams:
             total = np.zeros((count, count, self.columns))
             for part in chunks(operands[0].size, max(CHUNK // self.columns, 1) * self.columns):
                 dots.add_products(decoded(operands, part, base=self.base), self.columns, total)
+            below, above = np.tril_indices(count, -1)
+            total[below, above] = total[above, below]
             return total
 
         return observe
@@ -140,8 +142,7 @@ class ColumnSum(Operation):
         from blockmerge.kernels import sums
 
         del dtypes, out
-        upper = np.moveaxis(statistics[0][0], -1, 0)
-        shares = np.ascontiguousarray(self.solve(np.triu(upper) + np.swapaxes(np.triu(upper, 1), 1, 2)).T)
+        shares = np.ascontiguousarray(shares_of(self.solve, np.moveaxis(statistics[0][0], -1, 0)).T)
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             bad = False

@@ -8,8 +8,8 @@ import numpy as np
 
 from blockmerge.methods import span
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import Operation
 from blockmerge.methods.lines import RowSum
+from blockmerge.methods.operations import Operation
 from blockmerge.methods.sphere import SpanSum
 
 __all__ = ["METHOD"]

@@ -81,7 +81,7 @@ def method(
 
 @dataclass(frozen=True)
 class PlainOperation(Operation):
-    """``function`` of decoded operands; operand 0 is the base, if there is one. ``columns`` is 1 for single elements."""
+    """``function`` of decoded operands, the base first if there is one; ``columns`` is 1 for single elements."""
 
     method: str
     function: Function

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from blockmerge.errors import RecipeError
 from blockmerge.methods.declaration import Method
 
-__all__ = ["GROUP", "plugins"]
+__all__ = ["GROUP", "Catalogue"]
 
 GROUP = "blockmerge.methods"
 
 
-@cache
-def plugins() -> Mapping[str, Method]:
-    """The methods that installed packages offer, by name.
+class Catalogue(Mapping[str, Method]):
+    """Methods by name: our own, and behind them those of installed packages, which are looked for only when needed.
 
-    Raises :class:`RecipeError` if one cannot be loaded or is no method; a method must not be silently another one.
+    Raises :class:`RecipeError` then if one cannot be loaded, is no method, or bears the name of another one: a method
+    must not silently be something else.
     """
-    found: dict[str, Method] = {}
-    for entry in entry_points(group=GROUP):
-        method = _loaded(entry)
-        if method.name in found:
-            raise RecipeError(f"methods: two packages offer {method.name}; uninstall one of them")
-        found[method.name] = method
-    return found
+
+    def __init__(self, own: Iterable[Method]) -> None:
+        self.own: Mapping[str, Method] = {method.name: method for method in own}
+        self._added: dict[str, Method] = {}
+
+    def add(self, method: Method) -> None:
+        """Let recipes of this process use ``method``; one added before under its name is replaced."""
+        if method.name in self.own:
+            raise RecipeError(f"methods: {method.name} is a method of Blockmerge's own; give yours another name")
+        self._added[method.name] = method
+
+    @cached_property
+    def _offered(self) -> Mapping[str, Method]:
+        found: dict[str, Method] = {}
+        for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+            method = _loaded(entry)
+            if method.name in self.own or method.name in found:
+                raise RecipeError(
+                    f"methods: {entry.value} offers {method.name}, but there is one already; uninstall it"
+                )
+            found[method.name] = method
+        return found
+
+    @property
+    def plugins(self) -> Mapping[str, Method]:
+        """The methods of other packages, and those added."""
+        return {**self._offered, **self._added}
+
+    def __getitem__(self, name: str) -> Method:
+        return self.own[name] if name in self.own else self.plugins[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.own, *self.plugins))
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.plugins)
 
 
 def _loaded(entry: EntryPoint) -> Method:

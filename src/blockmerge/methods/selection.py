@@ -105,13 +105,15 @@ class Fine:
         from blockmerge.kernels import select
 
         boundaries = _boundaries(statistics[0][0], self.shares)
+        last = int(statistics[0][0, 0].sum()) - 1
 
         def observe(operands: Sequence[Array], _first: int) -> Counts:
             found = deltas(operands)
             counts = np.zeros((len(found), 2, select.FINE), np.int64)
             for delta, count, ends in zip(found, counts, boundaries, strict=True):
-                for side, (bucket, _, _) in enumerate(ends):
-                    select.fine_histogram(delta, np.uint32(bucket), count[side])
+                for side, (bucket, _, rank) in enumerate(ends):
+                    if side == 0 or rank < last:  # else all up to the end of the bucket are kept
+                        select.fine_histogram(delta, np.uint32(bucket), count[side])
             return counts
 
         return observe

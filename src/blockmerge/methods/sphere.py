@@ -18,7 +18,7 @@ from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Observe, Operation, Run
 from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["CHUNK", "Gram", "Shares", "SpanSum", "decoded"]
+__all__ = ["CHUNK", "Gram", "Shares", "SpanSum", "decoded", "shares_of"]
 
 Floats = NDArray[np.float64]
 Shares = Callable[[Floats], Floats]
@@ -66,6 +66,12 @@ def decoded(operands: Sequence[Array], part: slice, *, base: bool) -> Floats:
     return vectors
 
 
+def shares_of(solve: Shares, gram: Floats) -> Floats:
+    """What ``solve`` finds; quietly where the products are not finite, which shows in the sums."""
+    with np.errstate(all="ignore"):
+        return solve(gram)
+
+
 @dataclass(frozen=True)
 class SpanSum(Operation):
     """A sum whose shares ``solve`` finds from the Gram matrix; operand 0 is the base, if there is one.
@@ -95,7 +101,7 @@ class SpanSum(Operation):
         total_gram = np.zeros(statistics[0].shape[1:])
         for partial in statistics[0]:  # in the order of blocks, whoever computed them
             total_gram += partial
-        shares = self.solve(total_gram)
+        shares = shares_of(self.solve, total_gram)
 
         def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
             bad = False

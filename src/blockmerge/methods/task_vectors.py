@@ -27,8 +27,8 @@ __all__ = ["TaskVectors"]
 class TaskVectors(Operation):
     """``base + scale * join(weight * thinned(x - base))``; operand 0 is the base.
 
-    ``thinning`` None keeps all. ``join``: ``sum``, or ``sign`` for the sum of those elements that agree with the sign of
-    the whole sum. ``normalize`` divides by the weights that took part.
+    ``thinning`` None keeps all. ``join``: ``sum``, or ``sign`` for the sum of those elements that agree with the sign
+    of the whole sum. ``normalize`` divides by the weights that took part.
     """
 
     weights: tuple[float, ...]

@@ -5,6 +5,7 @@ A thinning is data until it is bound to what was measured; then it works on one 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ __all__ = ["ByChance", "ByMagnitude", "ByRank", "Matched", "Thin", "Thinning", "
 
 Floats = NDArray[np.float32]
 Thin = Callable[[Floats, int, int], Any]
-"""Zeroes what is dropped of a task vector: takes its elements, the number of the model, the first element's index. Gives
+"""Zeroes what is dropped of a task vector: takes its elements, the number of the model, the index of the first. Gives
 what the others are to be multiplied by: a number, or an array with one for each element, in this thread's scratch."""
 
 
@@ -234,10 +235,13 @@ class Matched(Thinning):
         return {**self.thinning.numbers(), "matched": "l1"}
 
     def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Thin, and give the ratio of the norms; 1 where one of them is next to nothing."""
+        """Thin, and give the ratio of the norms; 1 where one of them is next to nothing or not finite."""
         thin = self.thinning.bind(statistics[:-1], precision)
         norms = statistics[-1].sum(axis=0)
-        factors = [precision(before / after if min(before, after) >= _NO_NORM else 1.0) for before, after in norms]
+        factors = [
+            precision(before / after if min(before, after) >= _NO_NORM and math.isfinite(before) else 1.0)
+            for before, after in norms
+        ]
 
         def scaled(delta: Floats, k: int, first: int) -> Any:
             thin(delta, k, first)
@@ -255,7 +259,7 @@ def matched(call: Call, thinning: Thinning) -> Thinning:
 
 
 def rescaled(call: Call, make: Callable[[bool], Thinning]) -> Thinning:
-    """What ``make`` gives with its own rescaling, without any, or with norms given back: see ``rescale``, ``variant``."""
+    """What ``make`` gives with its own rescaling, without any, or with norms given back, as the settings say."""
     if call.values["variant"] == "mergekit":
         return matched(call, make(False))
     return make(call.flag("rescale"))

@@ -123,7 +123,7 @@ class _Combiner:
         base = found[0][1]
         key = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{name}".encode()).digest()[:8], "little")
         try:
-            call = settings.call(k, key=key, shape=base.shape)
+            call = settings.call(k, key=key, shape=(rows, *base.shape[1:]) if base.shape else ())
             operation = self.method.build(call)
         except RecipeError as error:
             self.found.refused.setdefault(str(error), []).append(name)
@@ -164,17 +164,18 @@ class _Combiner:
     # --- What is said ----------------------------------------------------------------------------------------------
 
     def _layer_map(self) -> list[str]:
-        """Which layers of which model are where in the result, a line for each slice."""
+        """Which layers of which models are where in the result, a line for each slice that has layers."""
         lines: list[str] = []
         for run in self.stack.runs:
             first, stop = run.layers
-            origins = [
-                f"{layer_of(inputs[at])} to {(layer_of(inputs[at]) or 0) + stop - first - 1} of {self.sources[part.model].label}"
-                for part, inputs in zip(run.operands, run.inputs, strict=True)
-                if (at := next((k for k, name in enumerate(run.outputs) if layer_of(name) == first), None)) is not None
-            ]
-            if origins:
-                lines.append(f"layers {first} to {stop - 1} are made of layers {', '.join(origins)}")
+            at = next((k for k, name in enumerate(run.outputs) if layer_of(name) is not None), None)
+            if at is None:
+                continue
+            origins: list[str] = []
+            for part, inputs in zip(run.operands, run.inputs, strict=True):
+                start = layer_of(inputs[at]) or 0
+                origins.append(f"{start} to {start + stop - first - 1} of {self.sources[part.model].label}")
+            lines.append(f"layers {first} to {stop - 1} are made of layers {', '.join(origins)}")
         return lines
 
     def _tell(self) -> None:

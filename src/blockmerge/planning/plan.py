@@ -161,6 +161,11 @@ class Plan:
         return tuple({leaf.reference: leaf for leaf in found}.values())
 
     @property
+    def names(self) -> dict[str, str]:
+        """What each model that the recipe calls by a reference is called elsewhere."""
+        return {leaf.reference: leaf.published for leaf in self.leaves}
+
+    @property
     def bytes_to_read(self) -> int:
         """Bytes of operands in all passes, those that stages compute included."""
         stages = sum(model.plan.bytes_to_read for model in self.inputs if model.plan is not None)

@@ -23,14 +23,13 @@ _ARITHMETIC = {
 
 def model_card(plan: Plan) -> str:
     """The text of README.md: front matter that the Hub reads, the picture, the recipe, the inputs."""
-    published = [model.published for model in plan.inputs]
     sections = [
         f"---\n{_front_matter(plan.leaves)}---",
         "# " + " × ".join(model.label for model in plan.leaves),
         *_how(plan),
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
-        f"## Recipe\n\n```yaml\n{to_yaml(plan.recipe, published)}```\n\n"
+        f"## Recipe\n\n```yaml\n{to_yaml(plan.recipe, plan.names)}```\n\n"
         "Where the models are found under these names, `blockmerge merge recipe.yaml OUT` makes this model again, byte "
         "for byte. `blockmerge.json` tells the inputs by the digests of their headers, and holds one of every tensor.",
         _remarks("What differs between the models", plan.warnings),

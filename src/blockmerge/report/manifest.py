@@ -21,14 +21,14 @@ def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
 
     entries: dict[str, Any] = {
         "format": 1,
-        "recipe": to_dict(plan.recipe, [model.published for model in plan.inputs]),
+        "recipe": to_dict(plan.recipe, plan.names),
         "plan": plan.digest,
         "inputs": [
             {
                 "model": model.published,
                 "headers": {name: f"sha256:{digest}" for name, digest in sorted(model.fingerprint.headers.items())},
             }
-            for model in plan.inputs
+            for model in plan.leaves
         ],
         "tensors": {row.name: f"xxh3-128-1MiB:{digests[row.name]}" for row in plan.rows},
         "notes": [*plan.warnings, *plan.notes],

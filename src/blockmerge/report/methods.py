@@ -27,7 +27,7 @@ def _entry(method: Method) -> Iterator[str]:
 
 def methods_page() -> str:
     """The part of docs/methods.md that follows from the declarations."""
-    return "\n".join("\n".join(_section(method)) for method in METHODS.values())
+    return "\n".join("\n".join(_section(method)) for method in METHODS.own.values())
 
 
 def _section(method: Method) -> Iterator[str]:

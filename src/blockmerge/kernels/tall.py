@@ -1,0 +1,40 @@
+"""Which elements of a joined task vector are of use to several models."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from blockmerge.kernels.cache import kernel
+
+__all__ = ["keep_used"]
+
+_STEP = 2048
+
+
+@kernel
+def keep_used(deltas, factors, least, joined):
+    """Zero ``joined`` (elements,) where less than ``least`` models use it.
+
+    A model k uses an element if |deltas[k]| >= factors[k] |joined - deltas[k]|. deltas: (models, elements), factors:
+    (models,); all of one float type. What is not a number, here or there, is not a number in ``joined``.
+    """
+    count, size = deltas.shape
+    users = np.empty(_STEP, np.int32)
+    damage = np.empty(_STEP, joined.dtype)
+    for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
+        part = joined[start : start + _STEP]
+        users[:] = 0
+        damage[:] = 0
+        for k in range(count):
+            _count_users(deltas[k, start : start + _STEP], factors[k], part, users, damage)
+        for i in range(part.size):
+            value = part[i]
+            part[i] = (value if users[i] >= least else value * 0) + damage[i]
+
+
+@numba.njit
+def _count_users(deltas, factor, joined, users, damage):
+    for i in range(deltas.size):
+        users[i] += np.int32(abs(deltas[i]) >= factor * abs(joined[i] - deltas[i]))
+        damage[i] += deltas[i] * 0

@@ -1,0 +1,116 @@
+"""How much task vectors differ, their sizes, and the weighted mean of those that agree."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from blockmerge.kernels.cache import kernel
+
+__all__ = ["agreeing_mean", "deviation", "drop", "squares"]
+
+_STEP = 2048
+_LEAST = np.float32(2.0**-126)
+
+
+@kernel
+def deviation(deltas, out):
+    """``out`` = standard deviation of each column of ``deltas`` (models, elements), both float32, steps in float64.
+
+    It is zero where all models are equal, and nowhere else: smaller than normal numbers it is the least of these.
+    """
+    count, size = deltas.shape
+    mean, square = np.empty(_STEP), np.empty(_STEP)
+    for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
+        found = out[start : start + _STEP]
+        mean[:] = 0.0
+        square[:] = 0.0
+        for k in range(count):
+            _add(mean, deltas[k, start : start + _STEP])
+        for i in range(found.size):
+            mean[i] /= count
+        for k in range(count):
+            _add_square(square, deltas[k, start : start + _STEP], mean)
+        for i in range(found.size):
+            value = np.float32(math.sqrt(square[i] / count))
+            value = _LEAST if value < _LEAST else value
+            found[i] = np.float32(0.0) if square[i] == 0.0 else value
+
+
+@numba.njit
+def _add(total, values):
+    for i in range(values.size):
+        total[i] += values[i]
+
+
+@numba.njit
+def _add_square(total, values, mean):
+    for i in range(values.size):
+        apart = np.float64(values[i]) - mean[i]
+        total[i] += apart * apart
+
+
+@kernel
+def drop(values, kept):
+    """Zero ``values`` where ``kept`` is zero; what is not finite stays so, or becomes NaN."""
+    for i in range(values.size):
+        value = values[i]
+        values[i] = value * 0 if kept[i] == 0 else value
+
+
+@kernel
+def squares(values):
+    """The sum of the squares of ``values`` in float64: eight running sums, joined pairwise."""
+    a = b = c = d = e = f = g = h = 0.0
+    whole = values.size // 8 * 8
+    for k in range(0, whole, 8):
+        a += np.float64(values[k]) * np.float64(values[k])
+        b += np.float64(values[k + 1]) * np.float64(values[k + 1])
+        c += np.float64(values[k + 2]) * np.float64(values[k + 2])
+        d += np.float64(values[k + 3]) * np.float64(values[k + 3])
+        e += np.float64(values[k + 4]) * np.float64(values[k + 4])
+        f += np.float64(values[k + 5]) * np.float64(values[k + 5])
+        g += np.float64(values[k + 6]) * np.float64(values[k + 6])
+        h += np.float64(values[k + 7]) * np.float64(values[k + 7])
+    rest = 0.0
+    for k in range(whole, values.size):
+        rest += np.float64(values[k]) * np.float64(values[k])
+    return ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
+
+
+@kernel
+def agreeing_mean(deltas, weights, balanced, least, out):
+    """``out`` = weighted mean of the ``deltas`` (models, elements) whose sign is that of their plain sum, else zero.
+
+    Where the sum is zero, none agree, or the positive ones if ``balanced``. The weights of those that agree count as
+    ``least`` if their sum is smaller. All numbers are of one float type.
+    """
+    count, size = deltas.shape
+    zero, one = out.dtype.type(0), out.dtype.type(1)
+    total = np.empty(_STEP, out.dtype)
+    weight = np.empty(_STEP, out.dtype)
+    for start in range(0, size, _STEP):
+        found = out[start : start + _STEP]
+        total[:] = zero
+        weight[:] = zero
+        found[:] = zero
+        for k in range(count):
+            _add(total, deltas[k, start : start + _STEP])
+        for k in range(count):
+            _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], balanced)
+        for i in range(found.size):
+            share = max(weight[i], least)
+            found[i] /= share if share > zero else one
+
+
+@numba.njit
+def _add_agreeing(found, weight, total, values, share, balanced):
+    zero = found.dtype.type(0)
+    for i in range(values.size):
+        value = values[i]
+        up = (total[i] > zero) | (balanced & (total[i] == zero))
+        agrees = ((value > zero) & up) | ((value < zero) & (total[i] < zero))
+        found[i] += share * (value if agrees else value * zero)  # what is not a number reaches the result
+        weight[i] += share if agrees else zero

@@ -1,0 +1,174 @@
+"""consensus_ta and consensus_ties: of a joined task vector, only what several models use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockmerge.dtypes import DType
+from blockmerge.methods.declaration import Call, Method, Parameter
+from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
+from blockmerge.methods.scratch import scratch
+from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
+from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
+from blockmerge.methods.ties import DENSITY
+from blockmerge.methods.vectors import vectors
+
+__all__ = ["METHODS", "Consensus"]
+
+Trim = Callable[[NDArray[Any], NDArray[np.float32], int], None]
+"""Zeroes in place what is trimmed of task vectors: takes them, themselves as float32, and the first element."""
+
+
+@dataclass(frozen=True)
+class Consensus(Operation):
+    """``base + scale * used(join(weight * trimmed(x - base)))``; operand 0 is the base.
+
+    ``used`` keeps an element of the joined vector if for ``least`` models or more the element of their whole task
+    vector is at least its ``factor`` times as large as the distance to the joined one. ``join``: ``sum``, or ``sign``
+    for the sum of what agrees with the sign of the whole sum; ``normalize`` divides by the weights that took part.
+    ``shares`` say what is kept of each vector by magnitude; ``key`` chooses among equal ones.
+    """
+
+    weights: tuple[float, ...]
+    shares: tuple[Share, ...]
+    factors: tuple[float, ...]
+    least: int
+    join: Literal["sum", "sign"]
+    normalize: bool
+    scale: float
+    key: int
+
+    @property
+    def _whole(self) -> bool:
+        return all(share.density >= 1 for share in self.shares)
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Three passes find the magnitudes to keep, unless all are."""
+        return () if self._whole else (Coarse(), Fine(self.shares), Ties(self.shares))
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        return {
+            "kind": "consensus",
+            "weights": list(self.weights),
+            "densities": [share.density for share in self.shares],
+            "factors": list(self.factors),
+            "least": self.least,
+            "join": self.join,
+            "normalize": self.normalize,
+            "scale": self.scale,
+            "key": self.key,
+        }
+
+    def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
+        """Trim, join and keep what is used, tile by tile."""
+        from blockmerge.kernels import sums, tall
+
+        precision = precision_of(dtypes, out)
+        factors, weights = np.array(self.factors, precision), np.array(self.weights, precision)
+        trim, scale = self._trimming(statistics), precision(self.scale)
+
+        def run(operands: Sequence[Array], result: Array, first: int) -> bool:
+            narrow = deltas(operands)
+            whole = vectors(operands, narrow, precision)
+            trimmed = scratch("trimmed", whole.shape, precision)
+            trimmed[:] = whole
+            trim(trimmed, narrow, first)
+            joined = scratch("joined", (result.size,), precision)
+            self._join(trimmed, weights, joined)
+            tall.keep_used(vectors(operands, deltas(operands), precision), factors, self.least, joined)
+            total = scratch("total", (result.size,), precision)
+            sums.numbers(operands[0], total)
+            sums.add_numbers(total, joined, scale)
+            return sums.store(total, result)
+
+        return run
+
+    def _join(self, trimmed: NDArray[Any], weights: NDArray[Any], out: NDArray[Any]) -> None:
+        from blockmerge.kernels import consensus, sums
+
+        out[:] = 0
+        if self.join == "sign":
+            consensus.agreeing_sum(trimmed, weights, self.normalize, out)
+            return
+        divisor = weights.dtype.type(sum(self.weights) if self.normalize else 1.0)
+        for vector, weight in zip(trimmed, weights, strict=True):
+            sums.add_numbers(out, vector, weight / divisor)
+
+    def _trimming(self, statistics: Sequence[Array]) -> Trim:
+        from blockmerge.kernels import consensus, select
+
+        if self._whole:
+            return lambda trimmed, narrow, first: None
+        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
+        kept = quotas(statistics[2], bounds)
+        keys = [np.uint64(select.mixed(np.uint64(number), np.uint64(self.key))) for number in range(len(self.shares))]
+
+        def trim(trimmed: NDArray[Any], narrow: NDArray[np.float32], first: int) -> None:
+            for k, (vector, delta) in enumerate(zip(trimmed, narrow, strict=True)):
+                low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
+                select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
+                consensus.mask_by(vector, delta)
+
+        return trim
+
+
+def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
+    if join == "sum" and call.flag("normalize"):
+        call.total("weight")
+    densities = call.each("density") if join == "sign" else (1.0,) * len(call.each("weight"))
+    return Consensus(
+        weights=call.each("weight"),
+        shares=tuple(Share(density) for density in densities),
+        factors=call.each("tall_lambda"),
+        least=int(call.number("k")),
+        join=join,
+        normalize=call.flag("normalize"),
+        scale=call.number("lambda"),
+        key=call.key,
+    )
+
+
+_USED = (
+    Parameter(
+        "tall_lambda",
+        "A model uses an element if its change is this many times its distance to the joined change, or more.",
+        default=0.4,
+        per_model=True,
+        low=0,
+    ),
+    Parameter("k", "Models that must use an element for it to be kept, rounded down.", default=2.0, low=0),
+    LAMBDA,
+    NORMALIZE,
+)
+_MASK = "[at least k models have |d_i| >= tall_lambda_i |D - d_i|]"
+
+METHODS = (
+    Method(
+        name="consensus_ta",
+        summary="Task arithmetic without the elements that too few of the models use.",
+        equation=f"B + lambda D {_MASK}, D = sum(w_i d_i) [/ sum(w_i)], d_i = W_i - B",
+        paper="arXiv:2405.07813",
+        build=partial(_build, join="sum"),
+        parameters=(WEIGHT, *_USED),
+        base="required",
+        symmetric=True,
+    ),
+    Method(
+        name="consensus_ties",
+        summary="ties without the elements that too few of the models use.",
+        equation=f"B + lambda D {_MASK}, D = sum(w_i t_i [sign agrees]) [/ sum(w_i [sign agrees])], "
+        "t_i = top density of d_i = W_i - B",
+        paper="arXiv:2405.07813",
+        build=partial(_build, join="sign"),
+        parameters=(WEIGHT, DENSITY, *_USED),
+        base="required",
+    ),
+)
