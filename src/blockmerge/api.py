@@ -146,7 +146,7 @@ def _opened(locations: Sequence[ModelLocation]) -> Generator[list[Source]]:
 
 def _told_apart(locations: list[ModelLocation]) -> list[ModelLocation]:
     """Two folders of one name get their number added, so that people can tell the models apart."""
-    labels = [location.label for location in locations]
-    if len(set(labels)) == len(labels):
+    names = [location.name for location in locations]
+    if len(set(names)) == len(names):
         return locations
     return [replace(location, label=f"{location.label} ({k})") for k, location in enumerate(locations, start=1)]

@@ -39,8 +39,8 @@ def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
     Raises :class:`OutputError`.
     """
     target = _resolved(out)
-    for model in plan.inputs:
-        source = _resolved(model.location.folder)
+    for part in (part for model in plan.inputs for part in model.location.parts):
+        source = _resolved(part.folder)
         for place in (target, _partial(target)):
             if place == source or place in source.parents or source in place.parents:
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")

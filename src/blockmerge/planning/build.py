@@ -10,6 +10,7 @@ from typing import Any
 from blockmerge import dtypes
 from blockmerge.dtypes import F16, DType
 from blockmerge.errors import BlockmergeError, RecipeError, listed, raise_all
+from blockmerge.formats.jsonfile import read_object
 from blockmerge.methods import Copy, Lerp, Operation, Original
 from blockmerge.planning import checks
 from blockmerge.planning.combine import combine
@@ -73,8 +74,9 @@ def _main_dtype(source: Source) -> DType:
     """The floating dtype that most bytes of a model are stored in."""
     sizes: dict[DType, int] = {}
     for spec in source.specs.values():
-        if spec.dtype.floating:
-            sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.nbytes
+        dtype = spec.result_dtype
+        if dtype.floating:
+            sizes[dtype] = sizes.get(dtype, 0) + spec.elements * dtype.bits // 8
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype.code), default=dtypes.F32)
 
 
@@ -141,8 +143,8 @@ def _config_file(source: Source, dtype: DType, *, untied: bool, changed: bool) -
         _set_dtype(config, dtype)
     if untied:
         config["tie_word_embeddings"] = False
-    if config == dict(source.config) and source.folder is not None:
-        path = source.folder / "config.json"
+    path = source.folder / "config.json" if source.folder is not None else None
+    if path is not None and path.is_file() and config == read_object(path):
         return CopiedFile("config.json", path.stat().st_size)
     content = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
     return CopiedFile("config.json", len(content), content)

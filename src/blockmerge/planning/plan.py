@@ -101,8 +101,7 @@ class InputModel:
     @property
     def published(self) -> str:
         """A name without a path: Hub id and commit, or the folder's name."""
-        revision = self.location.revision
-        return f"{self.location.label}@{revision}" if revision else self.location.label
+        return self.location.published
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def model_card(plan: Plan) -> str:
     published = [model.published for model in plan.inputs]
     sections = [
         f"---\n{_front_matter(plan.inputs)}---",
-        "# " + " × ".join(model.location.label for model in plan.inputs),
+        "# " + " × ".join(model.location.name for model in plan.inputs),
         *_how(plan),
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
@@ -46,7 +46,7 @@ def _how(plan: Plan) -> list[str]:
         method = METHODS[plan.recipe.method]
         summary = method.summary[0].lower() + method.summary[1:]
         return [f"Merged with {link} by `{method.name}` ({method.paper}): {summary}", f"`{method.equation}`"]
-    second = plan.inputs[1].location.label
+    second = plan.inputs[1].location.name
     return [
         f"Two finetuned models blended by a gradient with {link}: each tensor takes its own share of either.",
         f"![Share of {second} in each tensor, from the first to the last]({PICTURE})",
@@ -56,7 +56,7 @@ def _how(plan: Plan) -> list[str]:
 def _front_matter(inputs: Iterable[InputModel]) -> str:
     inputs = list(inputs)
     entries: dict[str, Any] = {
-        "base_model": list(dict.fromkeys(model.location.label for model in inputs)),
+        "base_model": list(dict.fromkeys(part.label for model in inputs for part in model.location.parts)),
         "base_model_relation": "merge",
         "library_name": "transformers",
         "language": _together(inputs, "language"),

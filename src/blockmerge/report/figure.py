@@ -34,7 +34,7 @@ def gradient_svg(plan: Plan) -> str:
     """The picture as SVG text."""
     rows = list(plan.curve_rows())
     scale = _Scale([row.position or 0 for row in rows], [row.ratio for row in rows if row.ratio is not None])
-    first, second = (model.location.label for model in plan.inputs)
+    first, second = (model.location.name for model in plan.inputs)
     title = f"Share of {second} in each tensor"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from blockmerge.sources.adapter import AdapterSource
 from blockmerge.sources.base import Fingerprint, Source
 from blockmerge.sources.card import read_card
 from blockmerge.sources.local import LocalSource
@@ -12,4 +13,14 @@ from blockmerge.sources.locate import locate, open_model
 from blockmerge.sources.location import ModelLocation
 from blockmerge.sources.memory import MemorySource
 
-__all__ = ["Fingerprint", "LocalSource", "MemorySource", "ModelLocation", "Source", "locate", "open_model", "read_card"]
+__all__ = [
+    "AdapterSource",
+    "Fingerprint",
+    "LocalSource",
+    "MemorySource",
+    "ModelLocation",
+    "Source",
+    "locate",
+    "open_model",
+    "read_card",
+]
