@@ -69,7 +69,7 @@ class AdapterSource:
             self._layout = lay_out_adapter(tensors, self._options, base.specs, base.config, self.label)
             stack.pop_all()
         self.specs: Mapping[str, TensorSpec] = self._layout.specs
-        self.config: Mapping[str, Any] = _with_vocabulary(base.config, self._layout.vocabulary)
+        self.config: Mapping[str, Any] = _adapted_config(base.config, self._layout)
         own_tokenizer = _tokenizers_differ(folder, base.folder)
         self.folder: Path | None = folder if own_tokenizer else base.folder
         self.remarks = (*base.remarks, *_remarks(self._layout, self._options, own_tokenizer))
@@ -214,16 +214,17 @@ def _open_weights(folder: Path) -> Shard:
     return open_shard(path)
 
 
-def _with_vocabulary(config: Mapping[str, Any], rows: int | None) -> Mapping[str, Any]:
-    """The config of a model with that many rows in its embedding; None: as it is."""
-    if rows is None:
-        return config
-    changed = dict(config)
-    if "vocab_size" in changed:
-        changed["vocab_size"] = rows
-    if isinstance(text := changed.get("text_config"), Mapping) and "vocab_size" in text:
-        changed["text_config"] = {**text, "vocab_size": rows}
-    return changed
+def _adapted_config(config: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
+    """The config of the adapted model: its vocabulary and its tie."""
+    adapted = dict(config)
+    text = config.get("text_config")
+    if layout.untied:
+        adapted["tie_word_embeddings"] = False
+    if layout.vocabulary is not None and "vocab_size" in config:
+        adapted["vocab_size"] = layout.vocabulary
+    if layout.vocabulary is not None and isinstance(text, Mapping):
+        adapted["text_config"] = {**text, "vocab_size": layout.vocabulary}
+    return adapted
 
 
 def _tokenizers_differ(folder: Path, base: Path) -> bool:

@@ -55,7 +55,8 @@ class Layout:
     """``specs`` are the tensors of the adapted model.
 
     ``products`` maps names to what is added to them; ``replaced`` names to those of the adapter's tensors that take
-    their place, before a product is added; ``origins`` names that the base does not store to the tensor it stands for.
+    their place, before a product is added; ``origins`` names that the base does not store to the tensor they stand for.
+    ``vocabulary`` is its new number of rows; ``untied`` tells that a tied head is a tensor of its own now.
     """
 
     specs: dict[str, TensorSpec] = field(default_factory=dict[str, TensorSpec])
@@ -64,6 +65,7 @@ class Layout:
     origins: dict[str, str] = field(default_factory=dict[str, str])
     notes: list[str] = field(default_factory=list[str])
     vocabulary: int | None = None
+    untied: bool = False
 
 
 def lay_out_adapter(
@@ -112,6 +114,7 @@ class _Matcher:
             self._refuse("holds no tensors")
         raise_all(self.problems)
         self._keep_tied_head()
+        self.layout.untied = self._unties()
         return self.layout
 
     def _refuse(self, text: str) -> None:
@@ -280,6 +283,12 @@ class _Matcher:
         self.layout.origins[head] = embedding
         self.layout.specs[head] = replace(self.base[embedding], name=head)
         self.layout.notes.append(f"only the embedding is adapted, so {head}, tied to it in the base, is one of its own")
+
+    def _unties(self) -> bool:
+        """Whether head and embedding are two tensors now. If both are replaced as a whole, they may be equal still."""
+        both = [name for origin in self.layout.origins.items() for name in origin]
+        whole = self.layout.replaced.keys() - self.layout.products.keys()
+        return bool(both) and not self.options.ensure_weight_tying and not whole.issuperset(both)
 
 
 def _has_head(config: Mapping[str, Any]) -> bool:
