@@ -664,3 +664,74 @@ def test_an_environment_on_which_the_client_chokes_is_explained(hub, home):
     code = "try: download('org/model', None)\nexcept Exception as error: print(type(error).__name__, error)"
     done = run(hub, home, code, HF_HUB_DOWNLOAD_TIMEOUT="10s")
     assert re.fullmatch(r"ModelError org/model: .*'10s'.*HF_.*\n", done.stdout), done.stderr
+
+
+# ---- adapters --------------------------------------------------------------------------------------------------------
+
+
+def adapter() -> dict[str, bytes]:
+    """An adapter, and what trainers leave beside it."""
+    layout = {
+        "base_model.model.a.lora_A.weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]},
+        "base_model.model.a.lora_B.weight": {"dtype": "F32", "shape": [3, 1], "data_offsets": [8, 20]},
+    }
+    header = json.dumps(layout).encode()
+    return {
+        "adapter_config.json": b'{"peft_type": "LORA", "r": 1, "lora_alpha": 1}',
+        "adapter_model.safetensors": struct.pack("<Q", len(header)) + header + struct.pack("<5f", 1, 2, 1, 10, 100),
+        "README.md": b"---\nlicense: mit\n---\n",
+        "optimizer.pt": b"much",
+        "tokenizer.json": b"{}",
+    }
+
+
+def matrix() -> dict[str, bytes]:
+    """A model of one matrix of 3 x 2 zeros."""
+    header = b'{"a.weight": {"dtype": "F16", "shape": [3, 2], "data_offsets": [0, 12]}}'
+    return {"config.json": CONFIG, SINGLE: struct.pack("<Q", len(header)) + header + bytes(12)}
+
+
+def test_an_adapter_comes_with_two_files_and_its_own_revision(hub: hubserver.FakeHub) -> None:
+    base = hub.add("org/model").commit(matrix())
+    repo = hub.add("org/adapter")
+    old = repo.commit(adapter())
+    repo.commit(adapter() | {"adapter_config.json": b"{}"})
+    place = locate(f"org/model@main+org/adapter@{old}")
+    assert place.name == "org/model+org/adapter"
+    assert place.published == f"org/model@{base}+org/adapter@{old}"
+    assert place.adapter is not None
+    assert sorted(path.name for path in place.adapter.folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    source = open_model(place)
+    buffer = bytearray(24)
+    source.read_into("a.weight", 0, 6, memoryview(buffer))
+    assert struct.unpack("<6f", buffer) == (1, 2, 10, 20, 100, 200)
+    source.close()
+
+
+def test_an_adapter_in_the_cache_needs_no_network(hub: hubserver.FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("org/model").commit(matrix())
+    hub.add("org/adapter").commit(adapter())
+    place = locate("org/model+org/adapter")
+    offline(monkeypatch)
+    assert locate("org/model+org/adapter") == place
+    with pytest.raises(ModelError, match=r"org/other: offline mode is on .* does not hold it"):
+        locate("org/model+org/other")
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        (["adapter_config.json", "adapter_model.bin"], r"has no adapter_model.safetensors \(only adapter_model.bin"),
+        (["config.json", SINGLE], "has no adapter_config.json; after the [+] stands an adapter"),
+    ],
+)
+def test_what_is_no_adapter_is_refused_before_it_is_downloaded(
+    hub: hubserver.FakeHub, files: list[str], text: str
+) -> None:
+    hub.add("org/model").commit(matrix())
+    hub.add("org/adapter").commit(named(*files))
+    with pytest.raises(ModelError, match=f"^org/adapter: {text}"):
+        locate("org/model+org/adapter")

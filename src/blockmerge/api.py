@@ -178,7 +178,7 @@ def _open_all(locations: Sequence[ModelLocation], stack: ExitStack) -> dict[Mode
 
 def _told_apart(locations: dict[str, ModelLocation]) -> dict[str, ModelLocation]:
     """Two folders of one name get their number added, so that people can tell the models apart."""
-    if len({location.label for location in locations.values()}) == len(locations):
+    if len({location.name for location in locations.values()}) == len(locations):
         return locations
     return {
         reference: replace(location, label=f"{location.label} ({k})")

@@ -12,13 +12,20 @@ __all__ = ["TensorSpec"]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Declared dtype and shape of a named tensor, as in the header of its file."""
+    """Declared dtype and shape of a named tensor, as in the header of its file.
+
+    ``home`` is the dtype that the tensor has in its model, where it is read in another one.
+    """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
     home: DType | None = None
-    """The format a result of it has by default, where that is not ``dtype``."""
+
+    @property
+    def result_dtype(self) -> DType:
+        """The dtype that a result takes which goes in its place, unless somebody asks for another."""
+        return self.home or self.dtype
 
     @property
     def elements(self) -> int:

@@ -40,7 +40,7 @@ def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
     Raises :class:`OutputError`.
     """
     target = _resolved(out)
-    for source in map(_resolved, [folder for model in plan.leaves for folder in model.folders]):
+    for source in [_resolved(part.folder) for model in plan.leaves for part in model.parts]:
         for place in (target, _partial(target)):
             if place == source or place in source.parents or source in place.parents:
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")

@@ -55,7 +55,7 @@ def _main_dtype(source: Source) -> DType:
     sizes: dict[DType, int] = {}
     for spec in source.specs.values():
         if checks.blendable(spec.dtype):
-            dtype = spec.home or spec.dtype
+            dtype = spec.result_dtype
             sizes[dtype] = sizes.get(dtype, 0) + spec.elements * dtype.itemsize
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype.code), default=dtypes.F32)
 

@@ -107,6 +107,6 @@ def _odd(source: Source, vocabulary: Mapping[str, int], ignored: tuple[str, ...]
             yield f"{name} has {rows} rows, config.json says vocab_size {claimed}"
     if ignored:
         yield f"transformers ignores on load: {listed(ignored)}"
-    dtypes = {spec.dtype for spec in source.specs.values() if spec.dtype.floating}
+    dtypes = {spec.result_dtype for spec in source.specs.values() if spec.dtype.floating}
     if len(dtypes) > 1:
         yield "several dtypes: " + ", ".join(sorted(dtype.name for dtype in dtypes))

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from blockmerge.architectures import Block
@@ -110,18 +109,17 @@ class InputModel:
     @property
     def label(self) -> str:
         """The Hub id, the folder's name, or the name of the stage."""
-        return self.reference if self.location is None else self.location.label
+        return self.reference if self.location is None else self.location.name
 
     @property
     def published(self) -> str:
         """A name without a path: Hub id and commit, or the folder's name."""
-        revision = self.location.revision if self.location is not None else None
-        return f"{self.label}@{revision}" if revision else self.label
+        return self.reference if self.location is None else self.location.published
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """Where its files are."""
-        return () if self.location is None else (self.location.folder,)
+    def parts(self) -> tuple[ModelLocation, ...]:
+        """Where its files are: those of a model, and of its adapter."""
+        return () if self.location is None else self.location.parts
 
     @property
     def leaves(self) -> tuple[InputModel, ...]:

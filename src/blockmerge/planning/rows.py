@@ -55,7 +55,7 @@ def make_row(
 ) -> Row:
     """The row of the leading model's tensor ``base``, written under ``name`` if that is another one."""
     name = name or base.name
-    dtype = output_dtype(recipe, base.home or base.dtype)
+    dtype = output_dtype(recipe, base.result_dtype)
     return Row(name, dtype, base.shape, tuple(pieces), ratio, position, layer_of(name), block_of(name), settings)
 
 

@@ -55,7 +55,7 @@ def _how(plan: Plan) -> list[str]:
 def _front_matter(inputs: Iterable[InputModel]) -> str:
     inputs = list(inputs)
     entries: dict[str, Any] = {
-        "base_model": list(dict.fromkeys(model.label for model in inputs)),
+        "base_model": list(dict.fromkeys(part.label for model in inputs for part in model.parts)),
         "base_model_relation": "merge",
         "library_name": "transformers",
         "language": _together(inputs, "language"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from blockmerge.sources.adapter import AdapterSource
 from blockmerge.sources.base import Fingerprint, Source
 from blockmerge.sources.card import read_card
 from blockmerge.sources.local import LocalSource
@@ -14,6 +15,7 @@ from blockmerge.sources.memory import MemorySource
 from blockmerge.sources.small import SmallFile
 
 __all__ = [
+    "AdapterSource",
     "Fingerprint",
     "LocalSource",
     "MemorySource",

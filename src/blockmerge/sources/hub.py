@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["download", "needed_files"]
 
 _CONFIG, _SINGLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""All that is read of an adapter."""
 _BESIDES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
 """Configuration, tokenizers, chat templates and the card."""
 _NOT_BESIDES = ("*.index.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
@@ -40,10 +42,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Repo:
-    """What was asked for; its text begins every message."""
+    """What was asked for, a model or an adapter of one; its text begins every message."""
 
     id: str
     revision: str | None
+    adapter: bool = False
 
     def __str__(self) -> str:
         return self.id + (f"@{self.revision}" if self.revision else "")
@@ -76,7 +79,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def download(repo_id: str, revision: str | None, *, quiet: bool = False) -> ModelLocation:
+def download(repo_id: str, revision: str | None, *, adapter: bool = False, quiet: bool = False) -> ModelLocation:
     """Fetch what is needed of ``repo_id`` at ``revision`` (branch, tag or commit; default ``main``) into the cache.
 
     The revision is resolved once, to a commit; all files are of that commit, and the location names it. What the cache
@@ -88,11 +91,12 @@ def download(repo_id: str, revision: str | None, *, quiet: bool = False) -> Mode
     says so, because that copy may be out of date. A Hub that answers "no" (gated, private, gone, no such revision) is
     believed, whatever the cache holds.
 
+    :param adapter: it is an adapter; fetch its options and its weights.
     :param quiet: show no progress bars. (HF_HUB_DISABLE_PROGRESS_BARS works, too.)
 
     Raises :class:`ModelError` with the reason and the remedy.
     """
-    repo = _Repo(repo_id, revision)
+    repo = _Repo(repo_id, revision, adapter)
     _start_client(repo)
     with _explained(repo):
         folder = _fetch(repo, quiet=quiet)
@@ -150,6 +154,8 @@ def _choose(repo: _Repo, info: ModelInfo, bars: Any) -> list[str]:
     from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
     files = {file.rfilename for file in info.siblings or ()}
+    if repo.adapter:
+        return _adapter_files(repo, files)
     _check_usable(repo, files)
     if _SINGLE in files:
         return needed_files(files)
@@ -159,9 +165,17 @@ def _choose(repo: _Repo, info: ModelInfo, bars: Any) -> list[str]:
     return needed_files(files, shards)
 
 
+def _adapter_files(repo: _Repo, files: set[str]) -> list[str]:
+    if absent := [name for name in _ADAPTER if name not in files]:
+        others = " (only adapter_model.bin: load it with peft, and save_pretrained it)"
+        hint = others if "adapter_model.bin" in files else ""
+        raise ModelError(f"{repo}: has no {absent[0]}{hint}; after the + stands an adapter, as peft saves it")
+    return list(_ADAPTER)
+
+
 def _check_usable(repo: _Repo, files: set[str]) -> None:
     if "adapter_config.json" in files and _CONFIG not in files:
-        raise ModelError(f"{repo}: is an adapter, not a model; merge it into its base first (peft: merge_and_unload)")
+        raise ModelError(f"{repo}: is an adapter, not a model; write its base before it, BASE+{repo}")
     if not files & {_SINGLE, _INDEX}:
         others = sorted(name for name in files if _matches(name, _NOT_BESIDES[1:]))
         if not others:
@@ -181,7 +195,7 @@ def _from_cache(repo: _Repo, because: str, remedy: str) -> Path:
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    config = try_to_load_from_cache(repo.id, _CONFIG, revision=repo.revision)
+    config = try_to_load_from_cache(repo.id, _ADAPTER[0] if repo.adapter else _CONFIG, revision=repo.revision)
     if not isinstance(config, str):
         raise ModelError(f"{repo}: {because}, and the cache {constants.HF_HUB_CACHE} does not hold it; {remedy}")
     folder = Path(config).parent
@@ -192,6 +206,8 @@ def _from_cache(repo: _Repo, because: str, remedy: str) -> Path:
 
 def _missing(repo: _Repo, folder: Path) -> list[str]:
     """What the snapshot ``folder`` lacks of what is needed, as far as the cache knows the list of files."""
+    if repo.adapter:
+        return [name for name in _ADAPTER if not (folder / name).is_file()]
     files = _known_files(repo, folder)
     shards: set[str] = set()
     if _SINGLE not in files:

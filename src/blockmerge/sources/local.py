@@ -17,7 +17,7 @@ from blockmerge.sources.positional import PositionalFile, identity, raise_file_l
 from blockmerge.sources.small import SmallFile, small_files
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["LocalSource", "weight_map"]
+__all__ = ["LocalSource", "Shard", "open_shard", "weight_map"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -26,11 +26,27 @@ _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
+class Shard:
+    """One open weight file, and what it was when it was opened."""
+
     path: Path
     header: Header
     identity: tuple[int, ...]
     file: PositionalFile
+
+    def read_into(self, name: str, first: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with encoded elements of tensor ``name``, from element ``first`` on."""
+        bits = self.header.tensors[name].dtype.bits
+        self.file.read_into(buffer, self.header.offsets[name] + first * bits // 8)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of its header."""
+        return hashlib.sha256(self.header.raw).hexdigest()
+
+    def changed(self) -> bool:
+        """Whether the file is not the one that was opened any more."""
+        return identity(self.path) != self.identity
 
 
 class LocalSource:
@@ -46,7 +62,7 @@ class LocalSource:
         if not folder.is_dir():
             raise ModelError(f"{folder}: there is no such folder")
         raise_file_limit()
-        self._shards: dict[str, _Shard] = {}
+        self._shards: dict[str, Shard] = {}
         try:
             self._open()
         except BaseException:
@@ -59,7 +75,7 @@ class LocalSource:
         shards = {SINGLE} if index is None else set(index.values())
         _check_present(folder, sorted(shards))
         for name in sorted(shards):
-            self._shards[name] = _open_shard(folder / name)
+            self._shards[name] = open_shard(folder / name)
         self._home = _homes(self._shards)
         if index is not None:
             _check_index(index, folder / INDEX, self._shards)
@@ -72,21 +88,19 @@ class LocalSource:
 
     def read_into(self, name: str, first: int, count: int, buffer: memoryview) -> None:
         """Put encoded elements into ``buffer``; see the contract."""
-        header = self._home[name].header
-        spec = header.tensors[name]
         del count  # the buffer has exactly that length
-        self._home[name].file.read_into(buffer, header.offsets[name] + first * spec.dtype.bits // 8)
+        self._home[name].read_into(name, first, buffer)
 
     def fingerprint(self) -> Fingerprint:
         """Header digests as read at opening, identities as of now."""
         return Fingerprint(
-            headers={name: hashlib.sha256(shard.header.raw).hexdigest() for name, shard in self._shards.items()},
+            headers={name: shard.digest for name, shard in self._shards.items()},
             identity={name: identity(shard.path) for name, shard in self._shards.items()},
         )
 
     def changed(self) -> str | None:
         """The first file that is not the one that was opened any more, or None."""
-        return next((name for name, shard in self._shards.items() if identity(shard.path) != shard.identity), None)
+        return next((name for name, shard in self._shards.items() if shard.changed()), None)
 
     def close(self) -> None:
         """Release all files."""
@@ -122,7 +136,7 @@ def _index_of(folder: Path) -> dict[str, str]:
 def _no_weights(folder: Path) -> str:
     found = _weights_in(folder)
     if (folder / "adapter_config.json").is_file():
-        return f"{folder}: is an adapter, not a model; merge it into its base first (peft's merge_and_unload)"
+        return f"{folder}: is an adapter, not a model; write its base before it, BASE+{folder}"
     if not found:
         return f"{folder}: holds no weights (neither {SINGLE} nor {INDEX})"
     return f"{folder}: holds neither {SINGLE} nor {INDEX}, only {found[0]}; save it with transformers' save_pretrained"
@@ -149,19 +163,23 @@ def _check_present(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-def _open_shard(path: Path) -> _Shard:
+def open_shard(path: Path) -> Shard:
+    """Open a weight file and check its header.
+
+    Raises :class:`ModelError` if it cannot be read, :class:`FormatError` if it is broken.
+    """
     known = identity(path)
     try:
         with path.open("rb") as file:
             header = read_header(file, known[0], str(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    return _Shard(path, header, known, PositionalFile(path))
+    return Shard(path, header, known, PositionalFile(path))
 
 
-def _homes(shards: Mapping[str, _Shard]) -> dict[str, _Shard]:
+def _homes(shards: Mapping[str, Shard]) -> dict[str, Shard]:
     """The shard of each tensor; a tensor in two of them would mean two truths."""
-    homes: dict[str, _Shard] = {}
+    homes: dict[str, Shard] = {}
     for shard in shards.values():
         for name in shard.header.tensors:
             if name in homes:
@@ -170,7 +188,7 @@ def _homes(shards: Mapping[str, _Shard]) -> dict[str, _Shard]:
     return homes
 
 
-def _check_index(listing: Mapping[str, str], index: Path, shards: Mapping[str, _Shard]) -> None:
+def _check_index(listing: Mapping[str, str], index: Path, shards: Mapping[str, Shard]) -> None:
     """The index and the shards must list the same tensors."""
     for name, shard in listing.items():
         if name not in shards[shard].header.tensors:

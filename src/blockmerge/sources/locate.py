@@ -1,11 +1,13 @@
-"""From what a person types to a model: a folder, or a Hub id with an optional revision."""
+"""From what a person types to a model: a folder or a Hub id with an optional revision, and perhaps an adapter of it."""
 
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 from blockmerge.errors import ModelError
+from blockmerge.sources.adapter import AdapterSource
 from blockmerge.sources.local import LocalSource
 from blockmerge.sources.location import ModelLocation
 
@@ -17,10 +19,24 @@ _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-
 def locate(reference: str, *, quiet: bool = False) -> ModelLocation:
     """The folder that ``reference`` means; a Hub id is downloaded first, as far as it is needed.
 
+    ``base+adapter`` means a model and an adapter of it, each a folder or a Hub id; a folder with a ``+`` in its own
+    name comes first.
+
     :param quiet: show no progress of downloads.
 
     Raises :class:`ModelError` if there is no such folder, or the Hub refuses or cannot be reached.
     """
+    if "+" in reference and not _is_there(reference):
+        base, adapter = _split(reference)
+        found = _locate(base, adapter=False, quiet=quiet)
+        return ModelLocation(
+            found.folder, found.label, found.revision, adapter=_locate(adapter, adapter=True, quiet=quiet)
+        )
+    return _locate(reference, adapter=False, quiet=quiet)
+
+
+def _locate(reference: str, *, adapter: bool, quiet: bool) -> ModelLocation:
+    """The folder of a model, or of an adapter alone."""
     try:
         folder = Path(reference).expanduser()
         found, is_folder = folder.exists(), folder.is_dir()
@@ -29,14 +45,45 @@ def locate(reference: str, *, quiet: bool = False) -> ModelLocation:
     if is_folder:
         return ModelLocation(folder, folder.resolve().name)
     if found:
-        raise ModelError(f"{reference}: is a file; give the folder that holds config.json and the weights")
+        files = "adapter_config.json and the adapter" if adapter else "config.json and the weights"
+        raise ModelError(f"{reference}: is a file; give the folder that holds {files}")
     if match := _HUB_ID.fullmatch(reference):
         from blockmerge.sources.hub import download
 
-        return download(match["id"], match["revision"], quiet=quiet)
+        return download(match["id"], match["revision"], adapter=adapter, quiet=quiet)
     raise ModelError(f"{reference}: there is no such folder, and it is no Hub id (org/name or org/name@revision)")
 
 
-def open_model(location: ModelLocation) -> LocalSource:
-    """Open the model at ``location``."""
-    return LocalSource(location.folder, location.label)
+def _split(reference: str) -> tuple[str, str]:
+    """Base and adapter, at the first ``+`` with something on both sides that may be a model, else at the last."""
+    cuts = [(reference[:k], reference[k + 1 :]) for k, char in enumerate(reference) if char == "+"]
+    for base, adapter in cuts:
+        if all(_is_there(part) or _HUB_ID.fullmatch(part) for part in (base, adapter)):
+            return base, adapter
+    base, adapter = cuts[-1]
+    if not base or not adapter:
+        raise ModelError(f"{reference}: a model and its adapter are written BASE+ADAPTER, with nothing around the +")
+    if len(cuts) > 1 and _is_there(cuts[0][0]):
+        raise ModelError(
+            f"{reference}: one adapter goes with a model, BASE+ADAPTER; merge the first one, then the next"
+        )
+    return base, adapter
+
+
+def _is_there(reference: str) -> bool:
+    try:
+        return bool(reference) and Path(reference).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def open_model(location: ModelLocation) -> LocalSource | AdapterSource:
+    """Open the model at ``location``, with its adapter if it names one."""
+    base = LocalSource(location.folder, location.label)
+    if location.adapter is None:
+        return base
+    with ExitStack() as stack:
+        stack.callback(base.close)
+        source = AdapterSource(base, location.adapter.folder, location.name)
+        stack.pop_all()
+        return source

@@ -1,0 +1,100 @@
+"""A low-rank product added to encoded weights, for exactly the elements that somebody asked for.
+
+An element's sum runs over the rank in the order of its index, in the type of the factors, whatever run of elements it
+is computed with; so its bits do not depend on where that run begins or ends.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from blockmerge.kernels.bits import decode_wide, encode
+from blockmerge.kernels.cache import kernel
+
+__all__ = ["add_product", "add_squares_by_column", "add_squares_by_row"]
+
+_ONE = np.float64(1.0)
+
+
+@kernel
+def add_product(base, left, right, scaling, row_factors, column_factors, first, sums, out):
+    """``out = f (base + scaling (left @ right))``, the elements from ``first`` on of a matrix in row order.
+
+    ``base`` (encoded) and ``out`` (float32) hold those elements; ``left`` (rows, rank) and ``right`` (rank, columns)
+    are float32 or float64, ``sums`` is room of the same type for a stretch of a row. The factor ``f`` is one of
+    ``row_factors``, or one of ``column_factors`` (float64); both empty, it is 1. What follows the sum is done in
+    float64 and rounded once.
+    """
+    columns = right.shape[1]
+    row, column = divmod(first, columns)
+    done = 0
+    while done < out.size:
+        count = min(columns - column, out.size - done, sums.size)
+        _product(left[row], right, column, sums[:count])
+        at = slice(done, done + count)
+        if column_factors.size:
+            _finish_columns(base[at], sums[:count], scaling, column_factors[column : column + count], out[at])
+        else:
+            factor = row_factors[row] if row_factors.size else _ONE
+            _finish(base[at], sums[:count], scaling, factor, out[at])
+        done += count
+        column += count
+        if column == columns:
+            row, column = row + 1, 0
+
+
+@kernel
+def _product(weights, right, column, sums):
+    """``sums = weights @ right[:, column:]`` as far as ``sums`` goes; four at a time, in the same order."""
+    count, rank = sums.size, weights.size
+    for j in range(count):
+        sums[j] = 0
+    k = 0
+    while k + 4 <= rank:
+        a, b, c, d = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+        w, x = right[k, column : column + count], right[k + 1, column : column + count]
+        y, z = right[k + 2, column : column + count], right[k + 3, column : column + count]
+        for j in range(count):
+            sums[j] = (((sums[j] + a * w[j]) + b * x[j]) + c * y[j]) + d * z[j]
+        k += 4
+    while k < rank:
+        a, w = weights[k], right[k, column : column + count]
+        for j in range(count):
+            sums[j] += a * w[j]
+        k += 1
+
+
+@kernel
+def _finish(base, sums, scaling, factor, out):
+    for j in range(out.size):
+        out[j] = encode(factor * (decode_wide(base[j]) + scaling * decode_wide(sums[j])), out[j])
+
+
+@kernel
+def _finish_columns(base, sums, scaling, factors, out):
+    for j in range(out.size):
+        out[j] = encode(factors[j] * (decode_wide(base[j]) + scaling * decode_wide(sums[j])), out[j])
+
+
+@kernel
+def add_squares_by_row(values, columns, first, totals):
+    """Add the squares of ``values``, a run of a matrix from element ``first`` on, to the float64 total of each row."""
+    row, column = divmod(first, columns)
+    for i in range(values.size):
+        value = decode_wide(values[i])
+        totals[row] += value * value
+        column += 1
+        if column == columns:
+            row, column = row + 1, 0
+
+
+@kernel
+def add_squares_by_column(values, columns, first, totals):
+    """As :func:`add_squares_by_row`, for each column."""
+    column = first % columns
+    for i in range(values.size):
+        value = decode_wide(values[i])
+        totals[column] += value * value
+        column += 1
+        if column == columns:
+            column = 0
