@@ -15,7 +15,7 @@ from blockmerge.errors import RecipeError, listed
 from blockmerge.sources.base import Source
 from blockmerge.sources.small import SmallFile
 from blockmerge.vocabularies.choice import TokenizerChoice, TokenSource
-from blockmerge.vocabularies.files import NewToken, extended_files, tokenizer_files
+from blockmerge.vocabularies.files import NewToken, extended_files, splits_alike, tokenizer_files
 from blockmerge.vocabularies.rows import AVERAGE, MEAN, ZERO, RowMap
 from blockmerge.vocabularies.tokens import AddedToken, Tokens, read_tokens, token_contents
 
@@ -82,7 +82,7 @@ def build_vocabulary(
         source=lead,
         unchanged=unchanged,
         notes=tuple(_notes(labels, known, rows, new, maps, align, unchanged)),
-        warnings=tuple(_warnings(labels[lead], known[lead], align, size)),
+        warnings=tuple(_warnings(labels, known, lead, new, align, size)),
     )
 
 
@@ -307,13 +307,23 @@ def _differing_flags(known: Sequence[Tokens]) -> list[str]:
     ]
 
 
-def _warnings(label: str, lead: Tokens, align: _Alignment, size: int) -> Iterator[str]:
+def _warnings(
+    labels: Sequence[str], known: Sequence[Tokens], lead: int, new: Sequence[NewToken], align: _Alignment, size: int
+) -> Iterator[str]:
     missing = [align.texts[at] for at in np.flatnonzero((align.donor == ZERO) & ~align.chosen).tolist()]
     if missing:
         yield f"no model has a row for {listed(map(repr, missing), 3)}; zeros are taken"
-    rowless = [token for token, number in lead.ids.items() if number >= size]
+    rowless = [token for token, number in known[lead].ids.items() if number >= size]
     if rowless:
         yield (
-            f"{label}: {len(rowless):,} tokens of its tokenizer have no row in any model, nor in the result: "
+            f"{labels[lead]}: {len(rowless):,} tokens of its tokenizer have no row in any model, nor in the result: "
             f"{listed(map(repr, rowless), 3)}"
         )
+    for number, count in Counter(
+        token.model for token in new if token.flags is None and token.model is not None
+    ).items():
+        if not splits_alike(known[lead], known[number]):
+            yield (
+                f"{labels[number]}: {count:,} of its ordinary tokens are new, but it splits text in another way than "
+                f"{labels[lead]}, whose way the result takes; it may never meet them"
+            )
