@@ -486,7 +486,7 @@ def test_flags_of_the_first_model_count_and_a_note_says_so() -> None:
         ),
     ]
     vocabulary = build_vocabulary(TokenizerChoice(), models, [1, 2, 2], 0)
-    assert "'<s>': added with different flags; those of the first model count" in vocabulary.notes
+    assert "'<s>': added with different flags; A's count, else the first model's" in vocabulary.notes
     assert json.loads(vocabulary.files["tokenizer.json"].read())["added_tokens"] == [entry("<s>", 1)]
 
 

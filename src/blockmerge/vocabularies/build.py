@@ -63,7 +63,7 @@ def build_vocabulary(
     Rows beyond these hold the mean of all tokens (https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
 
     Raises :class:`ModelError` for tokenizers that cannot be read or extended, :class:`RecipeError` where ``choice``
-    asks a model for a token that it does not have.
+    asks a model for a token that it does not have. Numbers in ``choice`` and ``base`` count ``models``.
     """
     lead = choice.model if choice.source == "model" and choice.model is not None else base or 0
     known = list(_read_all(models))
@@ -81,7 +81,7 @@ def build_vocabulary(
         files=files,
         source=lead,
         unchanged=unchanged,
-        notes=tuple(_notes(labels, known, rows, new, maps, align, unchanged)),
+        notes=tuple(_notes(labels, known, rows, new, maps, align, lead, unchanged)),
         warnings=tuple(_warnings(labels, known, lead, new, align, size)),
     )
 
@@ -148,8 +148,7 @@ class _Alignment:
         forced, chosen = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
         place = {text: number for number, text in enumerate(texts)} if choice.tokens else {}
         for text, source in choice.tokens.items():
-            at = place.get(text)
-            assert at is not None
+            at = place[text]
             forced[at] = source.force
             if source.zero or source.model is not None:
                 chosen[at] = True
@@ -255,6 +254,7 @@ def _notes(
     new: Sequence[NewToken],
     maps: Sequence[RowMap],
     align: _Alignment,
+    lead: int,
     unchanged: bool,
 ) -> Iterator[str]:
     if unchanged:
@@ -274,7 +274,8 @@ def _notes(
             yield f"{label}: {', '.join(_shares(labels, one))}"
     differing = _differing_flags(known)
     if differing:
-        yield f"{listed(map(repr, differing), 3)}: added with different flags; those of the first model count"
+        named = listed(map(repr, differing), 3)
+        yield f"{named}: added with different flags; {labels[lead]}'s count, else the first model's"
 
 
 def _shares(labels: Sequence[str], one: RowMap) -> Iterator[str]:
