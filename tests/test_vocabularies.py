@@ -486,7 +486,7 @@ def test_flags_of_the_first_model_count_and_a_note_says_so() -> None:
         ),
     ]
     vocabulary = build_vocabulary(TokenizerChoice(), models, [1, 2, 2], 0)
-    assert "'<s>': added with different flags; those of the first model count" in vocabulary.notes
+    assert "'<s>': added with different flags; A's count, else the first model's" in vocabulary.notes
     assert json.loads(vocabulary.files["tokenizer.json"].read())["added_tokens"] == [entry("<s>", 1)]
 
 
@@ -612,11 +612,41 @@ def test_only_a_tokenizer_json_can_be_extended() -> None:
     assert kept.maps[1].donor.tolist() == [1, 0, 0, 0, 0, 0]
 
 
-def test_what_the_library_does_not_load_is_refused() -> None:
-    broken = source("A", {"tokenizer.json": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "z"]]}}})
-    with pytest.raises(ModelError, match="A: its tokenizer cannot be extended") as caught:
-        build_vocabulary(TokenizerChoice(tokens={"<x>": TokenSource(zero=True)}), [broken], [1], 0)
+LETTER = word_level({"a": 0})
+NOT_LOADED: dict[str, tuple[Any, str]] = {
+    "merge of nothing": (document(bpe(["a"], [["a", "z"]])), "does not load once tokens are added"),
+    "unknown piece": (document({"type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]]}), "does not load"),
+    "not a number": (unigram([["a", float("nan")]]), "does not load"),
+    "empty token": (document(LETTER, {"": 1}), "would get the id None, not 1"),
+    "panic": (document(LETTER, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "does not load"),
+    "abort": (document(bpe(["a", "é", "aé"], [["a", "é"]], continuing_subword_prefix="#")), "without the prefix '#'"),
+    "odd prefix": (document(bpe(["a"], [], continuing_subword_prefix=3)), "without the prefix '3'"),
+    "odd merges": (document(bpe(["a"], [["a"], 5, None, "a b c", [1, 2]])), "does not load"),
+    "surrogate": (json.dumps(document(LETTER, normalizer={"type": "\ud800"})), "half of a surrogate pair"),
+    "deep": (
+        json.dumps(document(LETTER, normalizer="?")).replace('"?"', "[" * 700 + "]" * 700),
+        "does not load|nested too deeply",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_LOADED)
+def test_what_the_library_does_not_load_is_refused(case: str) -> None:
+    content, message = NOT_LOADED[case]
+    choice = TokenizerChoice(tokens={"<x>": TokenSource(zero=True)})
+    with pytest.raises(ModelError, match=message) as caught:
+        build_vocabulary(choice, [source("A", {"tokenizer.json": content})], [2], 0)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("A: tokenizer.json: ")
+
+
+def test_tokenizers_that_split_text_differently_are_warned_about() -> None:
+    models = [
+        source("A", {"tokenizer.json": document(bpe(["a"], []))}),
+        source("B", {"tokenizer.json": document(bpe(["a", "b"], []), pre_tokenizer=BYTE_LEVEL)}),
+    ]
+    (warning,) = build_vocabulary(TokenizerChoice(), models, [1, 2], 0).warnings
+    assert warning.startswith("B: 1 of its ordinary tokens are new, but it splits text in another way than A")
 
 
 # ---- aligned matrices ------------------------------------------------------------------------------------------------

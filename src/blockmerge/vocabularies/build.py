@@ -15,7 +15,7 @@ from blockmerge.errors import RecipeError, listed
 from blockmerge.sources.base import Source
 from blockmerge.sources.small import SmallFile
 from blockmerge.vocabularies.choice import TokenizerChoice, TokenSource
-from blockmerge.vocabularies.files import NewToken, extended_files, tokenizer_files
+from blockmerge.vocabularies.files import NewToken, extended_files, splits_alike, tokenizer_files
 from blockmerge.vocabularies.rows import AVERAGE, MEAN, ZERO, RowMap
 from blockmerge.vocabularies.tokens import AddedToken, Tokens, read_tokens, token_contents
 
@@ -63,7 +63,7 @@ def build_vocabulary(
     Rows beyond these hold the mean of all tokens (https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
 
     Raises :class:`ModelError` for tokenizers that cannot be read or extended, :class:`RecipeError` where ``choice``
-    asks a model for a token that it does not have.
+    asks a model for a token that it does not have. Numbers in ``choice`` and ``base`` count ``models``.
     """
     lead = choice.model if choice.source == "model" and choice.model is not None else base or 0
     known = list(_read_all(models))
@@ -81,8 +81,8 @@ def build_vocabulary(
         files=files,
         source=lead,
         unchanged=unchanged,
-        notes=tuple(_notes(labels, known, rows, new, maps, align, unchanged)),
-        warnings=tuple(_warnings(labels[lead], known[lead], align, size)),
+        notes=tuple(_notes(labels, known, rows, new, maps, align, lead, unchanged)),
+        warnings=tuple(_warnings(labels, known, lead, new, align, size)),
     )
 
 
@@ -148,8 +148,7 @@ class _Alignment:
         forced, chosen = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
         place = {text: number for number, text in enumerate(texts)} if choice.tokens else {}
         for text, source in choice.tokens.items():
-            at = place.get(text)
-            assert at is not None
+            at = place[text]
             forced[at] = source.force
             if source.zero or source.model is not None:
                 chosen[at] = True
@@ -255,6 +254,7 @@ def _notes(
     new: Sequence[NewToken],
     maps: Sequence[RowMap],
     align: _Alignment,
+    lead: int,
     unchanged: bool,
 ) -> Iterator[str]:
     if unchanged:
@@ -274,7 +274,8 @@ def _notes(
             yield f"{label}: {', '.join(_shares(labels, one))}"
     differing = _differing_flags(known)
     if differing:
-        yield f"{listed(map(repr, differing), 3)}: added with different flags; those of the first model count"
+        named = listed(map(repr, differing), 3)
+        yield f"{named}: added with different flags; {labels[lead]}'s count, else the first model's"
 
 
 def _shares(labels: Sequence[str], one: RowMap) -> Iterator[str]:
@@ -307,13 +308,23 @@ def _differing_flags(known: Sequence[Tokens]) -> list[str]:
     ]
 
 
-def _warnings(label: str, lead: Tokens, align: _Alignment, size: int) -> Iterator[str]:
+def _warnings(
+    labels: Sequence[str], known: Sequence[Tokens], lead: int, new: Sequence[NewToken], align: _Alignment, size: int
+) -> Iterator[str]:
     missing = [align.texts[at] for at in np.flatnonzero((align.donor == ZERO) & ~align.chosen).tolist()]
     if missing:
         yield f"no model has a row for {listed(map(repr, missing), 3)}; zeros are taken"
-    rowless = [token for token, number in lead.ids.items() if number >= size]
+    rowless = [token for token, number in known[lead].ids.items() if number >= size]
     if rowless:
         yield (
-            f"{label}: {len(rowless):,} tokens of its tokenizer have no row in any model, nor in the result: "
+            f"{labels[lead]}: {len(rowless):,} tokens of its tokenizer have no row in any model, nor in the result: "
             f"{listed(map(repr, rowless), 3)}"
         )
+    for number, count in Counter(
+        token.model for token in new if token.flags is None and token.model is not None
+    ).items():
+        if not splits_alike(known[lead], known[number]):
+            yield (
+                f"{labels[number]}: {count:,} of its ordinary tokens are new, but it splits text in another way than "
+                f"{labels[lead]}, whose way the result takes; it may never meet them"
+            )

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
-from blockmerge.errors import ModelError
+from blockmerge.errors import FormatError, ModelError
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.sources.base import Source
 from blockmerge.sources.small import SmallFile
 from blockmerge.vocabularies.tokens import CONVERT, AddedToken, Tokens
 
-__all__ = ["NewToken", "extended_files", "tokenizer_files"]
+__all__ = ["NewToken", "extended_files", "splits_alike", "tokenizer_files"]
 
 _LEGACY = (
     "tokenizer.model", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
@@ -58,14 +58,23 @@ def extended_files(
     """
     if not tokens.document:
         raise ModelError(f"{source.label}: {new[0].text!r} cannot be added to {tokens.file}; {CONVERT}")
+    where = f"{source.label}: tokenizer.json"
     document = _extended(source.label, tokens, new, known)
-    content = json.dumps(document, ensure_ascii=False, indent=2)
-    _check_loads(content, {**tokens.ids, **{token.text: token.id for token in new}}, source.label)
+    _check_merges(document["model"], where)
     files = {name: file for name, file in tokenizer_files(source.files).items() if not _is_one_of(name, _LEGACY)}
-    files["tokenizer.json"] = SmallFile.of(content)
+    files["tokenizer.json"] = _written(document, where)
+    _check_loads(files["tokenizer.json"], {**tokens.ids, **{token.text: token.id for token in new}}, where)
     if "tokenizer_config.json" in files:
         files["tokenizer_config.json"] = _with_decoder(files["tokenizer_config.json"], new, source.label)
     return files
+
+
+def splits_alike(one: Tokens, other: Tokens) -> bool:
+    """Whether two tokenizers of one kind cut text into the same pieces before their vocabularies come into play."""
+    try:
+        return _splitting(one.document) == _splitting(other.document)
+    except RecursionError:  # nested about as deeply as a JSON file may be
+        return False
 
 
 def _extended(label: str, tokens: Tokens, new: Sequence[NewToken], known: Sequence[Tokens]) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def _extended(label: str, tokens: Tokens, new: Sequence[NewToken], known: Sequen
     else:
         _extend_table(model, numbers, ordinary)
         if ordinary and isinstance(model.get("merges"), list):
-            model["merges"] = _more_merges(tokens.document, ordinary, known, model["vocab"])
+            model["merges"] = _more_merges(tokens, ordinary, known, model["vocab"])
     return document
 
 
@@ -138,22 +147,21 @@ def _scores(model: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _more_merges(
-    base: Mapping[str, Any], ordinary: Sequence[NewToken], known: Sequence[Tokens], vocabulary: Mapping[str, int]
+    base: Tokens, ordinary: Sequence[NewToken], known: Sequence[Tokens], vocabulary: Mapping[str, int]
 ) -> list[Any]:
     """The merges of a BPE tokenizer.json, and those that lead to ``ordinary`` tokens where text is split alike.
 
     They come last, in the order of their models, so that text which needs no new token is cut as before.
     """
-    old: list[Any] = base["model"]["merges"]
-    before = set(_merges(base))
+    old: list[Any] = base.document["model"]["merges"]
+    before = set(_merges(base.document))
     further: list[tuple[str, str]] = []
     for number in dict.fromkeys(token.model for token in ordinary if token.model is not None):
-        document = known[number].document
         wanted = {token.text for token in ordinary if token.model == number}
-        if _splitting(document) == _splitting(base):
+        if splits_alike(known[number], base):
             further += [
                 (left, right)
-                for left, right in _merges(document)
+                for left, right in _merges(known[number].document)
                 if left + right in wanted and {left, right} <= vocabulary.keys() and (left, right) not in before
             ]
     as_text = all(isinstance(merge, str) for merge in old)
@@ -161,13 +169,10 @@ def _more_merges(
 
 
 def _splitting(document: Mapping[str, Any]) -> list[Any]:
-    """What decides the alphabet of the pieces that a BPE merges; two of them agree if this is equal."""
+    """What decides the alphabet of the pieces that a vocabulary consists of."""
     model: Mapping[str, Any] = document.get("model", {})
-    names = ("continuing_subword_prefix", "end_of_word_suffix")
-    return [
-        *(document.get(name) for name in ("normalizer", "pre_tokenizer")),
-        *(model.get(name) or "" for name in names),
-    ]
+    prefix, suffix = (model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+    return [document.get("normalizer"), document.get("pre_tokenizer"), model.get("type"), prefix, suffix]
 
 
 def _merges(document: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -191,20 +196,41 @@ def _with_decoder(file: SmallFile, new: Sequence[NewToken], label: str) -> Small
         return file
     further = {str(token.id): {"content": token.text, **asdict(token.flags)} for token in new if token.flags}
     config["added_tokens_decoder"] = {**config["added_tokens_decoder"], **further}
-    return SmallFile.of(json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+    return _written(config, f"{label}: tokenizer_config.json")
 
 
-def _check_loads(content: str, planned: Mapping[str, int], label: str) -> None:
+def _written(document: Mapping[str, Any], where: str) -> SmallFile:
+    try:
+        return SmallFile.of(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    except RecursionError as error:
+        raise FormatError(f"{where}: nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{where}: holds half of a surrogate pair, which is no text") from error
+
+
+def _check_merges(model: Mapping[str, Any], where: str) -> None:
+    """The library ends the process over merges of a BPE whose right part is shorter than the prefix it should have."""
+    prefix: object = model.get("continuing_subword_prefix") or ""
+    if not isinstance(prefix, str) or (
+        prefix and any(not right.startswith(prefix) for _, right in _merges({"model": model}))
+    ):
+        raise FormatError(
+            f"{where}: has a merge without the prefix {str(prefix)[:80]!r} of pieces that continue a word"
+        )
+
+
+def _check_loads(file: SmallFile, planned: Mapping[str, int], where: str) -> None:
     """Load the new tokenizer.json as transformers does, and compare."""
     import tokenizers
 
     try:
-        got = tokenizers.Tokenizer.from_str(content).get_vocab(with_added_tokens=True)
-    except Exception as error:  # the library raises nothing narrower
-        raise ModelError(f"{label}: its tokenizer cannot be extended: {' '.join(str(error).split())}") from error
+        got = tokenizers.Tokenizer.from_str(file.read().decode()).get_vocab(with_added_tokens=True)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exceptions, and its panics are not even those
+        raise ModelError(f"{where}: does not load once tokens are added: {' '.join(str(error).split())}") from error
     if got != dict(planned):
         text = next(text for text in {**planned, **got} if planned.get(text) != got.get(text))
         raise ModelError(
-            f"{label}: its tokenizer cannot be extended: {text!r} would get the id {got.get(text)}, "
-            f"not {planned.get(text)} as planned"
+            f"{where}: cannot be extended: {text!r} would get the id {got.get(text)}, not {planned.get(text)}"
         )
