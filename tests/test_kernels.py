@@ -13,7 +13,8 @@ import pytest
 
 from blockmerge import kernels
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
-from blockmerge.kernels import reference
+from blockmerge.kernels import reference, softmax
+from blockmerge.kernels.approach import approach
 
 RATIOS = (0.3, 0.5, 0.7, 1e-5, 1 - 1e-5, 1.3, -0.2)
 PAIRS = list(itertools.product((BF16, F16, F32), repeat=2))
@@ -179,3 +180,33 @@ def test_float16_without_hardware_support_gives_the_same_bits() -> None:
     (_, fast), (half, slow) = (run.stdout.split() for run in printed)
     assert fast == slow
     assert half == "False"
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_approach_is_a_step_that_ends_at_its_aim(dtype: DType) -> None:
+    x, y = sample(dtype, 70001, 10), sample(dtype, 70001, 11)
+    result = np.empty_like(x)
+    for most in (0.0, 1e-3, 0.5, 1e30):
+        assert approach(x, y, result, np.float32(most))
+        a, b = reference.decode(x, dtype), reference.decode(y, dtype)
+        step = float(np.float32(most))
+        with np.errstate(all="ignore"):
+            apart = reference.rounded(b - a, F32)
+            expected = np.where(np.abs(apart) <= step, b, reference.rounded(a + np.copysign(step, apart), F32))
+        got, finite = reference.decode(result, dtype), np.isfinite(a) & np.isfinite(b)
+        assert same(result[finite], reference.encode(np.where(apart == 0, a, expected), dtype)[finite])
+        assert not np.isfinite(got[~finite]).any()
+
+
+def test_sums_of_rows_are_good_to_the_last_digits_wherever_they_are_cut() -> None:
+    random = np.random.default_rng(12)
+    base = random.normal(0, 1, (5, 1003)) * [[1e-9], [1e-3], [1.0], [50.0], [150.0]]
+    model = base + random.normal(0, 1, base.shape) * [[1e-9], [1e-6], [0.1], [30.0], [100.0]]
+    for cut in (1003, 700):
+        found = np.zeros((5, 3))
+        for first in range(0, base.size, cut):
+            parts = (values.reshape(-1)[first : first + cut] for values in (base, model))
+            softmax.row_sums(*parts, first, 1003, found[first // 1003 :])
+        e, d = np.exp(np.clip(model, -300, 300)), model - base
+        for column, terms in enumerate((e, e * d, e * np.expm1(np.clip(-d, -300, 300)))):
+            assert (np.abs(found[:, column] - terms.sum(1)) <= 1e-13 * np.abs(terms).sum(1)).all()

@@ -15,7 +15,7 @@ from blockmerge.kernels.cache import kernel
 __all__ = ["copy_important", "importance", "row_sums"]
 
 _STEP = 512
-_LIMIT = 600.0
+_LIMIT = 300.0  # so that products of two stay finite
 _PER_LN2 = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # as fdlibm splits it
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it leaves a whole number in the lowest bits
@@ -25,7 +25,7 @@ _EXPONENT = np.uint64(52)
 
 @numba.njit
 def _expm1(x):
-    """exp(x) - 1 to some units of float64, for sizes up to 600; beyond, that of 600."""
+    """exp(x) - 1 to some units of float64, for sizes up to 300; beyond, that of 300."""
     x = min(max(x, -_LIMIT), _LIMIT)
     shifted = x * _PER_LN2 + _ROUND
     times = shifted - _ROUND

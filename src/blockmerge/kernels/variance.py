@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["agreeing_mean", "deviation", "drop", "squares"]
+__all__ = ["agreeing_mean", "drop", "squares", "variances"]
 
 _STEP = 2048
-_LEAST = np.float32(2.0**-126)
+_SCALE, _LEAST, _MOST = 2.0**90, 2.0**-126, 2.0**127
 
 
 @kernel
-def deviation(deltas, out):
-    """``out`` = standard deviation of each column of ``deltas`` (models, elements), both float32, steps in float64.
+def variances(deltas, out):
+    """``out`` = variance of each column of ``deltas`` (models, elements), times 2**90; both float32, steps in float64.
 
-    It is zero where all models are equal, and nowhere else: smaller than normal numbers it is the least of these.
+    So scaled, float32 holds the variances of all weights there may be; the few beyond are kept within its range. It is
+    zero where all models are equal, and nowhere else.
     """
     count, size = deltas.shape
-    mean, square = np.empty(_STEP), np.empty(_STEP)
+    part = 1.0 / count
+    total, square = np.empty(_STEP), np.empty(_STEP)
     for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
-        found = out[start : start + _STEP]
-        mean[:] = 0.0
+        found, origin = out[start : start + _STEP], deltas[0, start : start + _STEP]
+        total[:] = 0.0
         square[:] = 0.0
-        for k in range(count):
-            _add(mean, deltas[k, start : start + _STEP])
+        for k in range(1, count):
+            _add_moments(total, square, deltas[k, start : start + _STEP], origin)
         for i in range(found.size):
-            mean[i] /= count
-        for k in range(count):
-            _add_square(square, deltas[k, start : start + _STEP], mean)
-        for i in range(found.size):
-            value = np.float32(math.sqrt(square[i] / count))
+            value = (square[i] - total[i] * total[i] * part) * part * _SCALE
             value = _LEAST if value < _LEAST else value
-            found[i] = np.float32(0.0) if square[i] == 0.0 else value
+            value = _MOST if value > _MOST else value
+            found[i] = np.float32(0.0 if square[i] == 0.0 else value)
+
+
+@numba.njit
+def _add_moments(total, square, values, origin):
+    for i in range(values.size):
+        apart = np.float64(values[i]) - np.float64(origin[i])
+        total[i] += apart
+        square[i] += apart * apart
 
 
 @numba.njit
 def _add(total, values):
     for i in range(values.size):
         total[i] += values[i]
-
-
-@numba.njit
-def _add_square(total, values, mean):
-    for i in range(values.size):
-        apart = np.float64(values[i]) - mean[i]
-        total[i] += apart * apart
 
 
 @kernel

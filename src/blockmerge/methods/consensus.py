@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
-from blockmerge.methods.scratch import scratch
+from blockmerge.methods.operations import GRANULE, Array, Measure, Operation, Run, precision_of
+from blockmerge.methods.scratch import CHUNK, chunks, scratch
 from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
 from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
 from blockmerge.methods.ties import DENSITY
@@ -21,8 +21,8 @@ from blockmerge.methods.vectors import vectors
 
 __all__ = ["METHODS", "Consensus"]
 
-Trim = Callable[[NDArray[Any], NDArray[np.float32], int], None]
-"""Zeroes in place what is trimmed of task vectors: takes them, themselves as float32, and the first element."""
+Trim = Callable[[Sequence[Array], int], NDArray[Any]]
+"""Takes the operands and their first element; gives the task vectors, zero where they are trimmed."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,21 @@ class Consensus(Operation):
 
         precision = precision_of(dtypes, out)
         factors, weights = np.array(self.factors, precision), np.array(self.weights, precision)
-        trim, scale = self._trimming(statistics), precision(self.scale)
+        trimmed, scale = self._trimming(statistics, precision), precision(self.scale)
+        step = CHUNK if self._whole else GRANULE  # ties are counted by granules
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
-            narrow = deltas(operands)
-            whole = vectors(operands, narrow, precision)
-            trimmed = scratch("trimmed", whole.shape, precision)
-            trimmed[:] = whole
-            trim(trimmed, narrow, first)
-            joined = scratch("joined", (result.size,), precision)
-            self._join(trimmed, weights, joined)
-            tall.keep_used(vectors(operands, deltas(operands), precision), factors, self.least, joined)
-            total = scratch("total", (result.size,), precision)
-            sums.numbers(operands[0], total)
-            sums.add_numbers(total, joined, scale)
-            return sums.store(total, result)
+            bad = False
+            for part in chunks(result.size, step):
+                parts = [operand[part] for operand in operands]
+                joined = scratch("joined", parts[0].shape, precision)
+                self._join(trimmed(parts, first), weights, joined)
+                tall.keep_used(vectors(parts, deltas(parts), precision), factors, self.least, joined)
+                total = scratch("total", parts[0].shape, precision)
+                sums.numbers(parts[0], total)
+                sums.add_numbers(total, joined, scale)
+                bad |= sums.store(total, result[part])
+            return bad
 
         return run
 
@@ -102,20 +102,25 @@ class Consensus(Operation):
         for vector, weight in zip(trimmed, weights, strict=True):
             sums.add_numbers(out, vector, weight / divisor)
 
-    def _trimming(self, statistics: Sequence[Array]) -> Trim:
+    def _trimming(self, statistics: Sequence[Array], precision: Any) -> Trim:
         from blockmerge.kernels import consensus, select
 
         if self._whole:
-            return lambda trimmed, narrow, first: None
+            return lambda operands, first: vectors(operands, deltas(operands), precision)
         bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
         kept = quotas(statistics[2], bounds)
         keys = [np.uint64(select.mixed(np.uint64(number), np.uint64(self.key))) for number in range(len(self.shares))]
 
-        def trim(trimmed: NDArray[Any], narrow: NDArray[np.float32], first: int) -> None:
-            for k, (vector, delta) in enumerate(zip(trimmed, narrow, strict=True)):
+        def trim(operands: Sequence[Array], first: int) -> NDArray[Any]:
+            narrow = deltas(operands)
+            for k, delta in enumerate(narrow):
                 low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
                 select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
-                consensus.mask_by(vector, delta)
+            found = vectors(operands, narrow, precision)
+            if found is not narrow:
+                for vector, delta in zip(found, narrow, strict=True):
+                    consensus.mask_by(vector, delta)
+            return found
 
         return trim
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from blockmerge.methods.operations import Array, Observe
 from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["Lower", "Ranked", "Ranks", "Score", "Scores", "Upper", "at_ranks", "scored"]
+__all__ = ["STEP", "Lower", "Ranked", "Ranks", "Score", "Scores", "Upper", "at_ranks", "scored"]
 
+STEP = 1 << 15
+"""Elements that are scored at once: as float32, a few task vectors of so many are what an L2 cache holds."""
 _LOW_BITS = 15
 Counts = NDArray[np.int64]
 Ranks = Callable[[Counts], Sequence[int]]
@@ -46,7 +48,7 @@ class Ranked:
 def scored(score: Score, operands: Sequence[Array], first: int) -> NDArray[np.float32]:
     """The scores of a granule, in this thread's scratch."""
     found = scratch("scores", operands[0].shape, np.float32)
-    for part in chunks(found.size):
+    for part in chunks(found.size, STEP):
         score([operand[part] for operand in operands], first + part.start, found[part])
     return found
 

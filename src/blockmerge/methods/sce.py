@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
-from blockmerge.methods.ranking import Counts, Lower, Ranks, Score, Upper, at_ranks, scored
+from blockmerge.methods.ranking import STEP, Counts, Lower, Ranks, Score, Upper, at_ranks, scored
 from blockmerge.methods.scratch import chunks, scratch
 from blockmerge.methods.selection import Bounds, deltas, quotas
 from blockmerge.methods.vectors import vectors
@@ -27,15 +27,15 @@ Choose = Callable[[Sequence[Array], int], NDArray[np.float32] | None]
 for all."""
 
 
-class Deviations:
-    """Scores an element by the standard deviation of its task vectors, which ranks as the variance does."""
+class Variances:
+    """Scores an element by the variance of its task vectors."""
 
     def bind(self, statistics: Sequence[Array]) -> Score:
         """The function that scores a chunk."""
         from blockmerge.kernels import variance
 
         del statistics
-        return lambda operands, _first, out: variance.deviation(deltas(operands), out)
+        return lambda operands, _first, out: variance.variances(deltas(operands), out)
 
 
 def _ranks(upper: Counts, topk: float) -> list[int]:
@@ -48,7 +48,7 @@ def _wanted(upper: Counts, topk: float) -> int:
 
 
 def _bound(statistics: Sequence[Array], ranks: Ranks, topk: float) -> Bounds:
-    """The smallest deviation that is selected, and how many of those equal to it are."""
+    """The smallest variance that is selected, and how many of those equal to it are."""
     upper, lower = statistics[0][0], statistics[1][0]
     wanted = _wanted(upper, topk)
     if wanted == 0:
@@ -59,7 +59,7 @@ def _bound(statistics: Sequence[Array], ranks: Ranks, topk: float) -> Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The ``topk`` part of the elements, by deviation; ties are chosen by chance, seeded by ``key``."""
+    """The ``topk`` part of the elements, by variance; ties are chosen by chance, seeded by ``key``."""
 
     topk: float
     key: int
@@ -72,10 +72,10 @@ class Selection:
     @property
     def measures(self) -> tuple[Measure, ...]:
         """Three passes: two find the bound, the third where the ties with it are."""
-        return (Upper(Deviations()), Lower(Deviations(), self.ranks), Equals(self)) if self.topk < 1 else ()
+        return (Upper(Variances()), Lower(Variances(), self.ranks), Equals(self)) if self.topk < 1 else ()
 
     def bound(self, statistics: Sequence[Array]) -> Bounds:
-        """The smallest deviation that is selected."""
+        """The smallest variance that is selected."""
         return _bound(statistics, self.ranks, self.topk)
 
     def bind(self, statistics: Sequence[Array]) -> Choose:
@@ -84,7 +84,7 @@ class Selection:
 
         if not self.measures:
             return lambda operands, first: None
-        score, bound = Deviations().bind(()), self.bound(statistics)
+        score, bound = Variances().bind(()), self.bound(statistics)
         kept, key = quotas(statistics[2], [bound]), np.uint64(self.key)
 
         def choose(operands: Sequence[Array], first: int) -> NDArray[np.float32]:
@@ -107,7 +107,7 @@ class Equals:
         """The ties of one granule and its first element, as :func:`quotas` takes them."""
         from blockmerge.kernels import select
 
-        score, bits = Deviations().bind(()), np.uint32(self.selection.bound(statistics).low)
+        score, bits = Variances().bind(()), np.uint32(self.selection.bound(statistics).low)
 
         def observe(operands: Sequence[Array], first: int) -> Counts:
             ties = select.count_equal(scored(score, operands, first), bits)
@@ -132,7 +132,7 @@ class Squares:
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
             chosen = choose(operands, first)
             sums = np.zeros(len(operands))
-            for part in chunks(operands[0].size):
+            for part in chunks(operands[0].size, STEP):
                 for k, delta in enumerate(deltas([operand[part] for operand in operands])):
                     if chosen is not None:
                         variance.drop(delta, chosen[part])
@@ -178,7 +178,7 @@ class SelectCalculateErase(Operation):
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             chosen, bad = choose(operands, first), False
-            for part in chunks(result.size):
+            for part in chunks(result.size, STEP):
                 parts = [operand[part] for operand in operands]
                 changes = vectors(parts, deltas(parts), precision)
                 if chosen is not None:
