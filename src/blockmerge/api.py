@@ -9,21 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
 from blockmerge.planning import InputModel, Inspection, Plan, inspect_source, make_plan
 from blockmerge.recipes import Recipe, load_recipe
 from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
 if TYPE_CHECKING:
+    from blockmerge.adapters import Extracted
     from blockmerge.execution import Event, Finished
 
-__all__ = ["draw", "inspect", "merge", "plan"]
+__all__ = ["draw", "extract_lora", "inspect", "merge", "plan"]
 
 
 def inspect(model: str | Path) -> Inspection:
     """Look at a model: architecture, tensors in module order, dtypes, ties, vocabulary, and what is odd about it.
 
-    :param model: folder or Hub id (``org/name``, ``org/name@revision``).
+    :param model: folder or Hub id (``org/name``, ``org/name@revision``), or ``base+adapter``.
 
     Raises :class:`~blockmerge.errors.ModelError` if there is no such model or its files are broken.
     """
@@ -43,11 +45,7 @@ def plan(recipe: Recipe | str | Path, *, quiet: bool = False) -> Plan:
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     locations = _locate_all(wanted.references, quiet=quiet)
     with _opened(locations) as sources:
-        inputs = [
-            InputModel(reference, location, source.fingerprint(), read_card(location.folder))
-            for reference, location, source in zip(wanted.references, locations, sources, strict=True)
-        ]
-        return make_plan(wanted, inputs, sources)
+        return make_plan(wanted, _inputs(wanted.references, locations, sources), sources)
 
 
 def merge(
@@ -113,6 +111,74 @@ def draw(plan: Plan, path: str | Path) -> None:
         target.write_bytes(picture)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def extract_lora(
+    model: str | Path,
+    base: str | Path,
+    out: str | Path,
+    *,
+    rank: int,
+    dtype: str = "float32",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    save_embeddings: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    on_event: Callable[[Event], object] | None = None,
+) -> Extracted:
+    """Write what ``model`` learned beyond ``base`` into ``out``, as a LoRA adapter that PEFT and ``base+out`` read.
+
+    Of each linear layer inside the stack, the difference is replaced by the best product of that rank, found by a
+    randomised singular value decomposition with fixed seeds. Results repeat on one machine with one version of numpy;
+    another linear algebra library rounds differently. Memory is some four times the largest layer in float32.
+
+    :param model: the finetune; folder, Hub id, or ``base+adapter``.
+    :param base: what it was made from.
+    :param rank: columns of B and rows of A; a layer that is smaller gets a smaller one.
+    :param dtype: of the products: ``float32``, ``bfloat16`` or ``float16``.
+    :param include: texts of which a layer's name must contain one.
+    :param exclude: texts of which it must contain none.
+    :param save_embeddings: keep embedding and head whole (``modules_to_save``) where they differ. Everything else that
+        differs and is no linear layer, such as norms, is named in the result and not in the adapter.
+    :param overwrite: replace an adapter that is at ``out``.
+    :param quiet: show no progress of downloads from the Hub.
+    :param on_event: called with each :data:`~blockmerge.execution.Event`, in this thread.
+
+    Raises :class:`~blockmerge.errors.BlockmergeError`: one problem, or all of them as
+    :class:`~blockmerge.errors.Problems`.
+    """
+    from blockmerge.adapters import extract, select
+
+    chosen = dtypes.by_name(dtype)
+    if chosen not in dtypes.OUTPUT_DTYPES:
+        raise RecipeError(f"dtype: {dtype!r} cannot be written; choose bfloat16, float16 or float32")
+    if not 1 <= rank <= 65_536:
+        raise RecipeError(f"rank: {rank} is none; choose 1 to 65,536, such as 16 or 64")
+    references = (str(model), str(base))
+    locations = _locate_all(references, quiet=quiet)
+    with _opened(locations) as sources:
+        inputs = _inputs(references, locations, sources)
+        selection = select(*sources, rank=rank, include=include, exclude=exclude, save_embeddings=save_embeddings)
+        finetune, original = zip(inputs, sources, strict=True)
+        return extract(
+            selection,
+            finetune,
+            original,
+            Path(out).expanduser(),
+            dtype=chosen,
+            overwrite=overwrite,
+            emit=on_event or (lambda event: None),
+        )
+
+
+def _inputs(
+    references: Sequence[str], locations: Sequence[ModelLocation], sources: Sequence[Source]
+) -> list[InputModel]:
+    return [
+        InputModel(reference, location, source.fingerprint(), read_card(location.folder))
+        for reference, location, source in zip(references, locations, sources, strict=True)
+    ]
 
 
 def _locate_all(references: Sequence[str], *, quiet: bool) -> list[ModelLocation]:

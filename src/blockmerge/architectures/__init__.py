@@ -5,7 +5,7 @@ makes it. Nothing here needs torch.
 """
 
 from blockmerge.architectures.blocks import Block, block_of, layer_of, vocabulary_tensors
-from blockmerge.architectures.order import Order, module_order, num_layers
+from blockmerge.architectures.order import Order, module_name, module_order, num_layers
 from blockmerge.architectures.tables import known_architectures, table_version
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "block_of",
     "known_architectures",
     "layer_of",
+    "module_name",
     "module_order",
     "num_layers",
     "table_version",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from blockmerge.sources.adapter import AdapterSource
+from blockmerge.sources.adapter import ADAPTER_WEIGHTS, AdapterSource
 from blockmerge.sources.base import Fingerprint, Source
 from blockmerge.sources.card import read_card
 from blockmerge.sources.local import LocalSource
@@ -14,6 +14,7 @@ from blockmerge.sources.location import ModelLocation
 from blockmerge.sources.memory import MemorySource
 
 __all__ = [
+    "ADAPTER_WEIGHTS",
     "AdapterSource",
     "Fingerprint",
     "LocalSource",
