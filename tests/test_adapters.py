@@ -107,7 +107,7 @@ def test_a_weight_is_the_bases_plus_the_scaled_product(tmp_path: Path, dtype: DT
         assert (other.dtype, other.result_dtype) == (dtype, dtype)
         assert (values(source, other.name) == stored(base, other.name)).all()
         assert source.label == "base+adapter"
-        assert source.folder == base
+        assert source.files["config.json"].path == base / "config.json"
 
 
 def test_float32_and_64_sums_are_rounded_once(tmp_path: Path) -> None:
@@ -371,10 +371,10 @@ def test_a_tokenizer_of_the_adapters_own_stands(tmp_path: Path, base: Path) -> N
     for folder in (base, adapter):
         (folder / "tokenizer.json").write_text("{}")
     with opened(base, adapter) as source:
-        assert source.folder == base
+        assert source.files["tokenizer.json"].path == base / "tokenizer.json"
     (adapter / "tokenizer.json").write_text('{"more": 1}')
     with opened(base, adapter) as source:
-        assert source.folder == adapter
+        assert source.files["tokenizer.json"].path == adapter / "tokenizer.json"
         assert any("tokenizer of its own" in line for line in source.remarks)
     blockmerge.merge(blockmerge.gradient(f"{base}+{adapter}", str(base), values=0.5), tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").read_text() == '{"more": 1}'

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -75,7 +76,9 @@ def test_generated_parts_are_current(name: str) -> None:
 
 
 def test_every_option_is_explained() -> None:
-    for command in (*main.commands.values(), original):
+    groups = [command for command in main.commands.values() if isinstance(command, click.Group)]
+    inner = [command for group in groups for command in group.commands.values()]
+    for command in (*main.commands.values(), *inner, original):
         assert command.help
         for option in command.params:
             assert option.param_type_name == "argument" or getattr(option, "help", None), (

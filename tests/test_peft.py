@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import blockmerge
 import models
 from blockmerge.dtypes import F32
 from blockmerge.sources import locate, open_model
@@ -106,4 +107,24 @@ def test_tied_models_compute_what_they_did_before_they_were_merged(tmp_path: Pat
     with warnings.catch_warnings(), torch.no_grad():
         merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
         wanted, found = model(IDS).logits, merged(IDS).logits
+    assert (wanted - found).abs().max() <= 2e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
+def test_peft_reads_what_was_extracted(tmp_path: Path, architecture: str) -> None:
+    make = getattr(checkpoints, f"make_{architecture}")
+    base = make(tmp_path / "base", seed=1, dtype="float32", tied=False)
+    random = torch.Generator().manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            linear = tensor.ndim == 2 and (".layers." in name or ".h." in name)
+            if linear or name.endswith("embed_tokens.weight"):
+                tensor.add_(torch.randn(tensor.shape, generator=random) * 0.05)
+    model.save_pretrained(tmp_path / "finetune")
+    blockmerge.extract_lora(tmp_path / "finetune", base, tmp_path / "out", rank=99, save_embeddings=True)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        found = peft.PeftModel.from_pretrained(plain, tmp_path / "out").eval()(IDS).logits
+        wanted = model.eval()(IDS).logits
     assert (wanted - found).abs().max() <= 2e-5 * wanted.abs().max()

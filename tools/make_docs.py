@@ -7,6 +7,7 @@ The tests fail where the files differ from what this makes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -54,11 +55,18 @@ def help_of(context: click.Context) -> str:
     return f"## {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
 
 
+def with_commands(context: click.Context) -> Iterator[click.Context]:
+    """The context of a command, and those of the commands inside it."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for name, command in sorted(context.command.commands.items()):
+            yield from with_commands(context_of(command, name, context))
+
+
 def cli_page() -> str:
     """The text of docs/cli.md."""
-    top = context_of(commands, "blockmerge")
-    contexts = [top, *(context_of(command, name, top) for name, command in sorted(commands.commands.items()))]
-    pages = [help_of(context) for context in (*contexts, context_of(original, "blockmerge-gradient"))]
+    contexts = [*with_commands(context_of(commands, "blockmerge")), context_of(original, "blockmerge-gradient")]
+    pages = [help_of(context) for context in contexts]
     return "\n".join(["# Command line\n\nEvery command, as `--help` prints it.\n", *pages, EXIT_CODES])
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockmerge.api import draw, inspect, merge, plan
+    from blockmerge.api import draw, extract_lora, inspect, merge, plan
     from blockmerge.errors import (
         BlockmergeError,
         FormatError,
@@ -42,6 +42,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "draw",
+    "extract_lora",
     "gradient",
     "inspect",
     "load_recipe",
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "draw": "api",
+    "extract_lora": "api",
     "inspect": "api",
     "merge": "api",
     "plan": "api",

@@ -9,21 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
 from blockmerge.planning import InputModel, Inspection, Plan, inspect_source, make_plan
 from blockmerge.recipes import Recipe, load_recipe
 from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
 if TYPE_CHECKING:
+    from blockmerge.adapters import Extracted
     from blockmerge.execution import Event, Finished
 
-__all__ = ["draw", "inspect", "merge", "plan"]
+__all__ = ["draw", "extract_lora", "inspect", "merge", "plan"]
 
 
 def inspect(model: str | Path) -> Inspection:
     """Look at a model: architecture, tensors in module order, dtypes, ties, vocabulary, and what is odd about it.
 
-    :param model: folder or Hub id (``org/name``, ``org/name@revision``).
+    :param model: folder or Hub id (``org/name``, ``org/name@revision``), or ``base+adapter``.
 
     Raises :class:`~blockmerge.errors.ModelError` if there is no such model or its files are broken.
     """
@@ -107,24 +109,85 @@ def draw(plan: Plan, path: str | Path) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def extract_lora(
+    model: str | Path,
+    base: str | Path,
+    out: str | Path,
+    *,
+    rank: int,
+    dtype: str = "float32",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    save_embeddings: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    on_event: Callable[[Event], object] | None = None,
+) -> Extracted:
+    """Write what ``model`` learned beyond ``base`` into ``out``, as a LoRA adapter that PEFT and ``base+out`` read.
+
+    Of each linear layer inside the stack, the difference is replaced by the best product of that rank, found by a
+    randomised singular value decomposition with fixed seeds. Results repeat on one machine with one version of numpy;
+    another linear algebra library rounds differently. Memory is some four times the largest layer in float32.
+
+    :param model: the finetune; folder, Hub id, or ``base+adapter``.
+    :param base: what it was made from.
+    :param rank: columns of B and rows of A; a layer that is smaller gets a smaller one.
+    :param dtype: of the products: ``float32``, ``bfloat16`` or ``float16``.
+    :param include: texts of which a layer's name must contain one.
+    :param exclude: texts of which it must contain none.
+    :param save_embeddings: keep embedding and head whole (``modules_to_save``) where they differ. Everything else that
+        differs and is no linear layer, such as norms, is named in the result and not in the adapter.
+    :param overwrite: replace an adapter that is at ``out``.
+    :param quiet: show no progress of downloads from the Hub.
+    :param on_event: called with each :data:`~blockmerge.execution.Event`, in this thread.
+
+    Raises :class:`~blockmerge.errors.BlockmergeError`: one problem, or all of them as
+    :class:`~blockmerge.errors.Problems`.
+    """
+    from blockmerge.adapters import extract, select
+
+    chosen = dtypes.by_name(dtype)
+    if chosen not in dtypes.OUTPUT_DTYPES:
+        raise RecipeError(f"dtype: {dtype!r} cannot be written; choose bfloat16, float16 or float32")
+    if not 1 <= rank <= 65_536:
+        raise RecipeError(f"rank: {rank} is none; choose 1 to 65,536, such as 16 or 64")
+    references = (str(model), str(base))
+    with ExitStack() as stack:
+        inputs, sources = _inputs(references, stack, quiet=quiet)
+        selection = select(*sources, rank=rank, include=include, exclude=exclude, save_embeddings=save_embeddings)
+        finetune, original = ((inputs[k], sources[k]) for k in range(2))
+        return extract(
+            selection,
+            finetune,
+            original,
+            Path(out).expanduser(),
+            dtype=chosen,
+            overwrite=overwrite,
+            emit=on_event or (lambda event: None),
+        )
+
+
 def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[Source]]:
     """The plan of ``recipe`` and its inputs, open for as long as ``stack`` is; stages are planned first."""
-    locations = _locate_all([name for name in recipe.models if name not in recipe.stages], quiet=quiet)
-    opened = _open_all(list(locations.values()), stack)
-    inputs: list[InputModel] = []
-    sources: list[Source] = []
-    for reference in recipe.models:
-        if reference in recipe.stages:
-            staged, under = _plan(replace(recipe.stages[reference], stages=recipe.stages), stack, quiet=quiet)
-            source = _staged(staged, under, reference)
-            model = InputModel(reference, None, source.fingerprint(), {}, staged)
-        else:
-            location = locations[reference]
-            source = opened[location]
-            model = InputModel(reference, location, source.fingerprint(), read_card(location.folder))
-        inputs.append(model)
-        sources.append(source)
+    inputs, sources = _inputs([name for name in recipe.models if name not in recipe.stages], stack, quiet=quiet)
+    found = {model.reference: (model, source) for model, source in zip(inputs, sources, strict=True)}
+    for name in (name for name in recipe.models if name in recipe.stages):
+        staged, under = _plan(replace(recipe.stages[name], stages=recipe.stages), stack, quiet=quiet)
+        source = _staged(staged, under, name)
+        found[name] = InputModel(name, None, source.fingerprint(), {}, staged), source
+    inputs, sources = [found[name][0] for name in recipe.models], [found[name][1] for name in recipe.models]
     return make_plan(recipe, inputs, sources), sources
+
+
+def _inputs(references: Sequence[str], stack: ExitStack, *, quiet: bool) -> tuple[list[InputModel], list[Source]]:
+    """Models that are somewhere, located and open for as long as ``stack`` is."""
+    locations = _locate_all(references, quiet=quiet)
+    opened = _open_all(list(locations.values()), stack)
+    inputs = [
+        InputModel(reference, location, opened[location].fingerprint(), read_card(location.folder))
+        for reference, location in locations.items()
+    ]
+    return inputs, [opened[location] for location in locations.values()]
 
 
 def _sources(plan: Plan, stack: ExitStack, *, allow_nonfinite: bool) -> list[Source]:

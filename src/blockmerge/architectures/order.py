@@ -18,7 +18,7 @@ from blockmerge.architectures.tables import (
     number_at,
 )
 
-__all__ = ["Order", "layers_key", "module_order", "num_layers"]
+__all__ = ["Order", "layers_key", "module_name", "module_order", "num_layers"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ def module_order(config: Mapping[str, Any], names: Iterable[str]) -> Order:
     ignored = _natural(dropped)
     notes = tuple(_notes(architecture, order, found, ignored))
     return Order(order, tied, ignored, "natural" if unknown else "table", notes)
+
+
+def module_name(config: Mapping[str, Any], name: str) -> str:
+    """The name that the loaded model gives to the tensor ``name`` of a checkpoint.
+
+    It is ``name`` itself where the class is not in the table or has one tensor for several stored ones.
+    """
+    architecture = architecture_of(config)
+    place = None if architecture is None else architecture.place(name)
+    return name if place is None or place.separate else place.name
 
 
 def num_layers(config: Mapping[str, Any]) -> int | None:

@@ -99,8 +99,8 @@ def gradient(
 ) -> None:
     """Blend MODEL1 and MODEL2 by a gradient into OUT.
 
-    Models are folders or Hub ids (org/name, org/name@revision). Tensors that no curve covers stay MODEL1's, as do
-    config, tokenizer and extra vocabulary rows.
+    Models are folders or Hub ids (org/name, org/name@revision), or such a model with an adapter (base+adapter). Tensors
+    that no curve covers stay MODEL1's, as do config, tokenizer and extra vocabulary rows.
     """
     from blockmerge.recipes import gradient as build
 
@@ -170,6 +170,41 @@ def inspect(model: str, as_json: bool) -> None:
 
     seen = blockmerge.inspect(model)
     click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+
+
+@main.group()
+def lora() -> None:
+    """Adapters. (To merge with one, write base+adapter wherever a model may stand.)"""
+
+
+@lora.command()
+@click.argument("model")
+@click.argument("base")
+@click.argument("out")
+@click.option("--rank", type=int, required=True, help="Rank of the products; smaller layers get a smaller one.")
+@click.option("--dtype", default="float32", metavar="NAME", help="bfloat16, float16 or float32.  [float32]")
+@click.option("--include", multiple=True, metavar="TEXT", help="Only layers with a TEXT in their name.")
+@click.option("--exclude", multiple=True, metavar="TEXT", help="No layers with a TEXT in their name.")
+@click.option("--save-embeddings", is_flag=True, help="Keep embedding and head whole where they differ.")
+@click.option("--overwrite", is_flag=True, help="Replace an adapter that is at OUT.")
+@click.option("--quiet", is_flag=True, help="No progress, no table; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="What was kept as JSON.")
+@guarded
+def extract(model: str, base: str, out: str, quiet: bool, as_json: bool, **how: Any) -> None:
+    """Write what MODEL learned beyond BASE into OUT, as a LoRA adapter.
+
+    OUT works as BASE+OUT, and with peft. The table tells of each layer which share of its change the adapter keeps (of
+    the squared Frobenius norm), and which tensors differ that it does not hold.
+    """
+    import blockmerge
+    from blockmerge.cli.progress import Display
+
+    with Display(quiet=quiet, doing="extracting", last_line=False) as show:
+        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=show, **how)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    elif not quiet:
+        click.echo(str(result))
 
 
 @main.command()

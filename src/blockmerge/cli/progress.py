@@ -19,10 +19,13 @@ _LINE_EVERY = 5.0
 
 
 class Display:
-    """A context that listens: ``with Display(quiet) as show: merge(..., on_event=show)``."""
+    """A context that listens: ``with Display(quiet) as show: merge(..., on_event=show)``.
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    ``doing`` is the word for what goes on; with ``last_line`` the end of a merge is told.
+    """
+
+    def __init__(self, *, quiet: bool, doing: str = "merging", last_line: bool = True) -> None:
+        self._quiet, self._doing, self._last_line = quiet, doing, last_line
         self._bar: Any = None
         self._task: Any = None
         self._total = 0
@@ -53,7 +56,8 @@ class Display:
         elif isinstance(event, Finished):
             if self._bar is not None:
                 self._bar.stop()
-            click.echo(summary(event))
+            if self._last_line:
+                click.echo(summary(event))
 
     def _start_bar(self) -> None:
         from rich.console import Console
@@ -68,7 +72,7 @@ class Display:
             TimeRemainingColumn(),
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("merging", total=self._total)
+        self._task = self._bar.add_task(self._doing, total=self._total)
         self._bar.start()
 
     def _progress(self, event: Progress) -> None:
@@ -76,16 +80,16 @@ class Display:
             self._bar.update(self._task, completed=event.bytes_written)
         elif event.seconds >= self._next_line + _LINE_EVERY:
             self._next_line = event.seconds
-            click.echo(_line(event, self._total), err=True)
+            click.echo(f"{self._doing}: {_line(event, self._total)}", err=True)
 
 
 def _line(event: Progress, total: int) -> str:
     if event.bytes_written == 0:
-        return "merging: starting; kernels are compiled when they are first used"
+        return "starting; kernels are compiled when they are first used"
     rate = event.bytes_written / event.seconds
     left = (total - event.bytes_written) / rate
     done = f"{size_text(event.bytes_written)} of {size_text(total)}"
-    return f"merging: {done}, {size_text(int(rate))}/s, {left:.0f} s left"
+    return f"{done}, {size_text(int(rate))}/s, {left:.0f} s left"
 
 
 def summary(event: Finished) -> str:

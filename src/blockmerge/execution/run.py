@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blockmerge.errors import ModelError, OutputError, RecipeError
+from blockmerge.errors import ModelError, RecipeError
 from blockmerge.execution.events import Event, Finished, Publishing, Started
 from blockmerge.execution.executor import Executor
 from blockmerge.execution.writer import PartialModel, check_output, index_file
@@ -15,7 +15,7 @@ from blockmerge.planning import Plan
 from blockmerge.report import published_files
 from blockmerge.sources import Source
 
-__all__ = ["run"]
+__all__ = ["check_unchanged", "run"]
 
 
 def run(
@@ -32,11 +32,8 @@ def run(
     threads = usable_cores() if threads is None else threads
     if threads < 1:
         raise RecipeError(f"threads: {threads} is no number of threads")
-    try:
-        check_output(plan, out, overwrite=overwrite)
-    except (OSError, ValueError) as error:  # names too long, unsearchable folders
-        raise OutputError(f"{out}: is no usable place: {error}") from error
-    with PartialModel(plan, out, overwrite=overwrite).open() as output:
+    check_output([part for model in plan.leaves for part in model.parts], plan.bytes_to_write, out, overwrite=overwrite)
+    with PartialModel(plan.shards, out, overwrite=overwrite).open() as output:
         started = time.perf_counter()
         emit(
             Started(
@@ -48,7 +45,7 @@ def run(
         )
         executor = Executor(plan, sources, output, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit)
         executor.run()
-        _check_unchanged(sources)
+        check_unchanged(sources)
         merged = time.perf_counter()
         emit(Publishing(merged - started))
         path = output.publish({**plan.files, **index_file(plan), **published_files(plan, executor.digests)})
@@ -71,7 +68,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_unchanged(sources: Sequence[Source]) -> None:
+def check_unchanged(sources: Sequence[Source]) -> None:
+    """Raise :class:`ModelError` if a file of ``sources`` is not the one that was opened any more."""
     for source in sources:
         if (name := source.changed()) is not None:
             raise ModelError(f"{source.label}: {name} changed while it was read; nothing was published, start again")

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,8 +19,8 @@ from typing import Any
 
 from blockmerge.errors import OutputError, listed
 from blockmerge.execution import system
-from blockmerge.planning import Plan, Row
-from blockmerge.sources import SmallFile
+from blockmerge.planning import Plan, Row, Shard
+from blockmerge.sources import ModelLocation, SmallFile
 
 __all__ = ["PartialModel", "check_output"]
 
@@ -29,18 +29,27 @@ _OF_MODELS = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt", "README.md",
     "gradient.svg", "LICENSE*", "NOTICE*", ".gitattributes",
 )  # fmt: skip
+_LAST = ("config.json", "adapter_config.json")
+"""What makes a folder a model or an adapter; written last, so that an unfinished folder never loads."""
 _WINDOW = 64 << 20
 _WINDOWS_UNTIL_WAIT = 4
 """Dirty pages of ours stay below some 256 MiB."""
 
 
-def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
+def check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
     """Refuse an output that exists, lies in the way of an input, or does not fit; before anything is read.
 
-    Raises :class:`OutputError`.
+    ``need`` is its size in bytes. Raises :class:`OutputError`.
     """
+    try:
+        _check_output(inputs, need, out, overwrite=overwrite)
+    except (OSError, ValueError) as error:  # names too long, unsearchable folders
+        raise OutputError(f"{out}: is no usable place: {error}") from error
+
+
+def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
     target = _resolved(out)
-    for source in [_resolved(part.folder) for model in plan.leaves for part in model.parts]:
+    for source in [_resolved(part.folder) for part in inputs]:
         for place in (target, _partial(target)):
             if place == source or place in source.parents or source in place.parents:
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
@@ -55,7 +64,6 @@ def check_output(plan: Plan, out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{unfinished}: is in the way, and no leftover of a merge; move it away")
     if overwrite and _replaced(target).exists():
         raise OutputError(f"{_replaced(target)}: is in the way; it may be the model of an interrupted --overwrite")
-    need = plan.bytes_to_write
     room = shutil.disk_usage(_existing_parent(target)).free
     if need > room:
         raise OutputError(f"{out}: needs {need / 1e9:.2f} GB, the disk has {room / 1e9:.2f} GB free; make room")
@@ -88,7 +96,7 @@ def _check_replaceable(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out}: exists already; give another name, or --overwrite to replace it")
     if not out.is_dir() or out.is_symlink():
         raise OutputError(f"{out}: is not a folder; --overwrite replaces model folders only")
-    if any(out.iterdir()) and not (out / "config.json").is_file():
+    if any(out.iterdir()) and not any((out / name).is_file() for name in _LAST):
         raise OutputError(f"{out}: holds something other than a model; --overwrite will not delete that")
     foreign = sorted(path.name for path in out.iterdir() if not _belongs_to_model(path))
     if foreign:
@@ -120,8 +128,8 @@ def _told(where: Path) -> Generator[None]:
 class PartialModel:
     """An output folder in the making. Leaving :meth:`open` without :meth:`publish` discards what was written."""
 
-    def __init__(self, plan: Plan, out: Path, *, overwrite: bool) -> None:
-        self._plan, self._out, self._overwrite = plan, _resolved(out), overwrite
+    def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool) -> None:
+        self._shards, self._out, self._overwrite = shards, _resolved(out), overwrite
         self._folder = _partial(self._out)
         self._files: list[system.OutputFile] = []
         self._dirty = 0
@@ -159,22 +167,26 @@ class PartialModel:
         self._folder.mkdir()
 
     def _create_shards(self) -> None:
-        for shard in self._plan.shards:
+        for shard in self._shards:
             file = system.OutputFile(self._folder / shard.name, shard.size)
             self._files.append(file)
             file.write(memoryview(shard.header), 0)
 
     def write(self, row: Row, first_byte: int, data: memoryview) -> None:
         """Put ``data`` into the tensor of ``row``, from its byte ``first_byte``. Safe from several threads."""
-        file = self._files[row.shard]
+        self.write_at(row.shard, row.offset + first_byte, data)
+
+    def write_at(self, shard: int, offset: int, data: memoryview) -> None:
+        """Put ``data`` into shard number ``shard`` at byte ``offset``. Safe from several threads."""
+        file = self._files[shard]
         try:
             if os.name == "posix":
-                file.write(data, row.offset + first_byte)
+                file.write(data, offset)
             else:
                 with self._guard:
-                    file.write(data, row.offset + first_byte)
+                    file.write(data, offset)
         except OSError as error:
-            with _told(self._folder / self._plan.shards[row.shard].name):
+            with _told(self._folder / self._shards[shard].name):
                 raise error
         self._bound_dirty_pages(file, len(data))
 
@@ -198,7 +210,7 @@ class PartialModel:
             for file in self._files:
                 file.sync()
                 file.close()
-            for name in sorted(extra, key=lambda name: name == "config.json"):
+            for name in sorted(extra, key=lambda name: name in _LAST):
                 self._put(name, extra[name].read())
             system.sync_folder(self._folder)
             replaced = self._rename()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from blockmerge.sources.adapter import AdapterSource
+from blockmerge.sources.adapter import ADAPTER_WEIGHTS, AdapterSource
 from blockmerge.sources.base import Fingerprint, Source
 from blockmerge.sources.card import read_card
 from blockmerge.sources.local import LocalSource
@@ -15,6 +15,7 @@ from blockmerge.sources.memory import MemorySource
 from blockmerge.sources.small import SmallFile
 
 __all__ = [
+    "ADAPTER_WEIGHTS",
     "AdapterSource",
     "Fingerprint",
     "LocalSource",
