@@ -799,7 +799,7 @@ def test_a_parameter_that_is_missing_or_out_of_bounds(tmp_path: Path) -> None:
         else:
             with pytest.raises(blockmerge.RecipeError, match=expected):
                 merge(tmp_path, recipe)
-    with pytest.raises(blockmerge.BlockmergeError, match="karcher takes 1 to"):
+    with pytest.raises(blockmerge.BlockmergeError, match="max_iter: is 0, but must be from 1 to 10000"):
         merge(tmp_path, {"method": "karcher", "models": paths, "max_iter": 0})
 
 

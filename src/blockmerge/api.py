@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
-from blockmerge.planning import InputModel, Inspection, Plan, inspect_source, make_plan
+from blockmerge.planning import InputModel, Inspection, Plan, aligned, inspect_source, make_plan
 from blockmerge.recipes import Recipe, load_recipe
 from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
@@ -176,7 +176,8 @@ def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[
         source = _staged(staged, under, name)
         found[name] = InputModel(name, None, source.fingerprint(), {}, staged), source
     inputs, sources = [found[name][0] for name in recipe.models], [found[name][1] for name in recipe.models]
-    return make_plan(recipe, inputs, sources), sources
+    planned = make_plan(recipe, inputs, sources)
+    return planned, aligned(planned.vocabulary, sources)
 
 
 def _inputs(references: Sequence[str], stack: ExitStack, *, quiet: bool) -> tuple[list[InputModel], list[Source]]:
@@ -204,7 +205,7 @@ def _sources(plan: Plan, stack: ExitStack, *, allow_nonfinite: bool) -> list[Sou
         if source.fingerprint() != model.fingerprint:
             raise ModelError(f"{model.reference}: its weights are not the ones that were planned with; plan again")
         sources.append(source)
-    return sources
+    return aligned(plan.vocabulary, sources)
 
 
 def _staged(plan: Plan, sources: Sequence[Source], label: str, *, allow_nonfinite: bool = False) -> Source:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from blockmerge.planning.build import make_plan
 from blockmerge.planning.inspection import Inspection, inspect_source
 from blockmerge.planning.plan import InputModel, Piece, Plan, Read, Row, Shard
+from blockmerge.planning.vocabulary import aligned
 
 __all__ = [
     "InputModel",
@@ -17,6 +18,7 @@ __all__ = [
     "Read",
     "Row",
     "Shard",
+    "aligned",
     "inspect_source",
     "make_plan",
 ]

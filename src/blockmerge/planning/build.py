@@ -14,11 +14,16 @@ from blockmerge.planning.config import config_of, spelled
 from blockmerge.planning.layout import lay_out
 from blockmerge.planning.plan import InputModel, Plan
 from blockmerge.planning.rows import output_dtype
+from blockmerge.planning.vocabulary import aligned, vocabulary_of
 from blockmerge.recipes import Recipe
 from blockmerge.sources import SmallFile, Source
+from blockmerge.vocabularies import Vocabulary, tokenizer_files
 from blockmerge.vocabularies.templates import choose_template, with_template
 
 __all__ = ["make_plan"]
+
+_GENERATION = "generation_config.json"
+"""Goes with the tokenizer: it holds numbers of tokens."""
 
 
 def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[Source]) -> Plan:
@@ -30,12 +35,15 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
     problems: list[BlockmergeError] = [problem for source in sources for problem in checks.unusable(source)]
     problems += [problem for other in sources[1:] for problem in checks.incompatible(first, other)]
     raise_all(problems)
+    vocabulary = vocabulary_of(recipe, sources)
+    sources = aligned(vocabulary, sources)
     worked = blend(recipe, sources) if recipe.method == "gradient" else combine(recipe, sources)
     rows, shards = lay_out(worked.rows, recipe.max_shard_size)
     written = output_dtype(recipe, _main_dtype(first))
-    config = config_of(sources, dtype=written, untied=worked.untied, layers=worked.layers, rows=None)
-    files, file_notes = _files(recipe, sources)
-    differing = [line for other in sources[1:] for line in checks.differences(first, other)]
+    config = config_of(sources, dtype=written, untied=worked.untied, layers=worked.layers, vocabulary=vocabulary)
+    files, file_notes = _files(recipe, sources, vocabulary)
+    by_token = vocabulary is not None
+    differing = [line for other in sources[1:] for line in checks.differences(first, other, by_token=by_token)]
     return Plan(
         recipe=recipe,
         inputs=tuple(inputs),
@@ -45,8 +53,9 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
         shards=shards,
         files={"config.json": spelled(config, first), **files},
         dtype=written,
-        warnings=(*worked.warnings, *dict.fromkeys(differing)),
-        notes=(*worked.notes, *file_notes),
+        warnings=(*worked.warnings, *(vocabulary.warnings if vocabulary else ()), *dict.fromkeys(differing)),
+        notes=(*worked.notes, *(vocabulary.notes if vocabulary else ()), *file_notes),
+        vocabulary=vocabulary,
     )
 
 
@@ -60,11 +69,18 @@ def _main_dtype(source: Source) -> DType:
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype.code), default=dtypes.F32)
 
 
-def _files(recipe: Recipe, sources: Sequence[Source]) -> tuple[dict[str, SmallFile], list[str]]:
+def _files(
+    recipe: Recipe, sources: Sequence[Source], vocabulary: Vocabulary | None
+) -> tuple[dict[str, SmallFile], list[str]]:
     """The small files of the result, and what is said about them."""
     source = sources[0]
     code = sorted(name for name in source.files if name.endswith(".py"))
     files = {name: file for name, file in source.files.items() if name not in code and name != "config.json"}
+    if vocabulary is not None:
+        lead = sources[vocabulary.source].files
+        replaced = {*tokenizer_files(files), _GENERATION}
+        files = {name: file for name, file in files.items() if name not in replaced} | dict(vocabulary.files)
+        files |= {_GENERATION: lead[_GENERATION]} if _GENERATION in lead else {}
     notes = [f"not copied, because it is code: {listed(code)}"] if code else []
     if "auto_map" in source.config:
         notes.append(

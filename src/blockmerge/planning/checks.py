@@ -80,15 +80,19 @@ def explain_sizes(first: Source, second: Source) -> str:
     return "the configs agree in size, so one checkpoint does not match its own config"
 
 
-def differences(first: Source, second: Source) -> Iterator[str]:
-    """Settings that differ and change what a model does, a line each. Model 1's stand."""
+def differences(first: Source, second: Source, *, by_token: bool = False) -> Iterator[str]:
+    """Settings that differ and change what a model does, a line each. Model 1's stand.
+
+    ``by_token``: tokenizers are joined, and what differs between them is told elsewhere.
+    """
     one, two = _flat(first.config), _flat(second.config)
     for key in sorted(one.keys() | two.keys()):
         a, b = one.get(key, _NEVER), two.get(key, _NEVER)
         if key.rpartition(".")[2] in _IGNORED_KEYS or a == b or (_NEVER in (a, b) and (a or b) is None):
             continue
         yield f"config: {key} is {_shown(a)} in {first.label}, {_shown(b)} in {second.label}; model 1's stands"
-    yield from _tokenizer_differences(first, second)
+    if not by_token:
+        yield from _tokenizer_differences(first, second)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from blockmerge.architectures import layers_key, num_layers
 from blockmerge.dtypes import DType
 from blockmerge.sources import SmallFile, Source
+from blockmerge.vocabularies import Vocabulary
 
 __all__ = ["config_of", "spelled"]
 
@@ -28,14 +29,14 @@ def config_of(
     dtype: DType,
     untied: bool,
     layers: Sequence[tuple[int, int]] | None,
-    rows: int | None,
+    vocabulary: Vocabulary | None,
 ) -> dict[str, Any]:
     """The first model's config with what is different in the result.
 
     :param dtype: what most weights are stored in.
     :param untied: the result stores apart what the first model ties.
     :param layers: for each layer of the result the number of the model it is from and the layer there, if chosen anew.
-    :param rows: rows of the embedding matrix, if chosen anew.
+    :param vocabulary: the common one, if a recipe asks for it.
     """
     config: dict[str, Any] = json.loads(json.dumps(dict(sources[0].config)))
     if config.get("dtype", config.get("torch_dtype")) != dtype.name:
@@ -44,8 +45,9 @@ def config_of(
         config["tie_word_embeddings"] = False
     if layers is not None:
         _set_layers(config, sources, layers)
-    if rows is not None:
-        _set_rows(config, rows)
+    if vocabulary is not None and not vocabulary.unchanged:
+        _set_rows(config, vocabulary.size)
+        _set_tokens(config, sources[vocabulary.source].config)
     return config
 
 
@@ -72,6 +74,14 @@ def _set_rows(config: dict[str, Any], rows: int) -> None:
         text["vocab_size"] = rows
     if "vocab_size" in config or not isinstance(text, dict):
         config["vocab_size"] = rows
+
+
+def _set_tokens(config: dict[str, Any], lead: Mapping[str, Any]) -> None:
+    """The numbers of special tokens, from the model whose tokenizer the result has."""
+    for key in [key for key in {**config, **lead} if key.endswith("_token_id")]:
+        config.pop(key, None)
+        if key in lead:
+            config[key] = lead[key]
 
 
 def _set_layers(config: dict[str, Any], sources: Sequence[Source], layers: Sequence[tuple[int, int]]) -> None:

@@ -16,6 +16,7 @@ from blockmerge.methods import Operation
 from blockmerge.planning.explain import plan_text
 from blockmerge.recipes import Recipe
 from blockmerge.sources import Fingerprint, ModelLocation, SmallFile
+from blockmerge.vocabularies import Vocabulary
 
 __all__ = ["NUMERICS", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
 
@@ -132,7 +133,8 @@ class Plan:
     """Everything that a merge will do; see the fields. ``str(plan)`` prints it, :meth:`to_json` spells it out.
 
     ``order`` is ``table`` if the order of tensors is that of the architecture's modules, ``natural`` if it had to be
-    guessed from names. ``warnings`` are differences that change meaning; ``notes`` are decisions worth knowing.
+    guessed from names. ``vocabulary`` is the common one of all models, if rows go by token. ``warnings`` are
+    differences that change meaning; ``notes`` are decisions worth knowing.
     """
 
     recipe: Recipe
@@ -145,6 +147,7 @@ class Plan:
     dtype: DType
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    vocabulary: Vocabulary | None = None
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -177,11 +180,13 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of what decides the bytes of the weights: arithmetic, input headers, rows. Not of paths."""
-        decisive = {
+        decisive: dict[str, object] = {
             "numerics": NUMERICS,
             "inputs": [dict(model.fingerprint.headers) for model in self.inputs],
             "rows": [_decisive(row) for row in self.rows],
         }
+        if self.vocabulary is not None and not self.vocabulary.unchanged:
+            decisive["vocabulary"] = self.vocabulary.digest()
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
