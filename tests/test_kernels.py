@@ -13,7 +13,7 @@ import pytest
 
 from blockmerge import kernels
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
-from blockmerge.kernels import reference, softmax
+from blockmerge.kernels import dots, reference, select, softmax, sums
 from blockmerge.kernels.approach import approach
 
 RATIOS = (0.3, 0.5, 0.7, 1e-5, 1 - 1e-5, 1.3, -0.2)
@@ -210,3 +210,67 @@ def test_sums_of_rows_are_good_to_the_last_digits_wherever_they_are_cut() -> Non
         e, d = np.exp(np.clip(model, -300, 300)), model - base
         for column, terms in enumerate((e, e * d, e * np.expm1(np.clip(-d, -300, 300)))):
             assert (np.abs(found[:, column] - terms.sum(1)) <= 1e-13 * np.abs(terms).sum(1)).all()
+
+
+def chance(first: int, count: int, key: int) -> np.ndarray:
+    """The stream that decides what is kept, as uint64, in numpy."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(key) + (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+@pytest.mark.parametrize("row", [1, 2, 37, 64])
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_keeping_by_rank_is_what_it_says(row: int, precision: type) -> None:
+    random = np.random.default_rng(row)
+    values = random.integers(-9, 9, 37 * 64).astype(np.float32)  # many equal magnitudes
+    ranked, kept, factors = np.empty(values.size, np.uint64), values.copy(), np.empty(values.size, precision)
+    select.magnitudes_with_places(values, row, ranked)
+    ranked.reshape(-1, row).sort(axis=1)
+    select.keep_by_rank(kept, ranked, row, 0.2, 0.7, 1000, np.uint64(5), factors)
+    rows = np.abs(values).reshape(-1, row)
+    smaller = (rows[:, None, :] < rows[:, :, None]).sum(2)
+    equal = (rows[:, None, :] == rows[:, :, None]).sum(2)
+    chances = 0.2 + 0.5 * (smaller + (equal - 1) / 2) / (row - 1) if row > 1 else np.full(rows.shape, 0.45)
+    assert np.allclose(factors, 1 / chances.reshape(-1), rtol=1e-6)
+    hashes = (chance(1000, values.size, 5) >> np.uint64(32)).astype(np.float64) / 2**32
+    assert (kept == np.where(hashes < chances.reshape(-1), values, 0)).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(3, 7), (0, 8), (5, 5), (2, 200)])
+@pytest.mark.parametrize(("low_ties", "high_ties"), [(0, 0), (7, 1), (1, 400), (400, 9)])
+def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_ties: int, high_ties: int) -> None:
+    values = np.random.default_rng(low).integers(-9, 9, 1001).astype(np.float32)
+    bits = [np.float32(bound).view(np.uint32) for bound in (low, high)]
+    kept = values.copy()
+    select.keep_between(kept, bits[0], low_ties, bits[1], high_ties, 30, np.uint64(6))
+    hashes, sizes = chance(30, values.size, 6), np.abs(values)
+    stays = (sizes > low) & (sizes < high)
+    for bound, ties in {high: high_ties, low: low_ties}.items():
+        at = np.flatnonzero(sizes == bound)
+        stays[at[np.argsort(hashes[at])][:ties]] = True
+    assert (kept == np.where(stays, values, 0)).all()
+
+
+def test_sums_by_rows_and_columns_are_what_they_say() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(0, 1, (3, 5 * 21))
+    grams = np.empty((5, 3, 3))
+    dots.grams(x, 21, grams)
+    rows = x.reshape(3, 5, 21)
+    assert np.allclose(grams, np.einsum("irc,jrc->rij", rows, rows), rtol=1e-13)
+    products = np.zeros((3, 3, 21))
+    dots.add_products(x, 21, products)
+    upper = np.triu_indices(3)
+    assert np.allclose(products[upper], np.einsum("irc,jrc->ijc", rows, rows)[upper], rtol=1e-13)
+    assert np.isclose(dots.l1(x[0]), np.abs(x[0]).sum(), rtol=1e-14)
+    shares, total = random.normal(0, 1, 21), np.zeros(70)
+    sums.add_columns(total, x[1][30:100], shares, 30 % 21)
+    assert (total == shares[np.arange(30, 100) % 21] * x[1][30:100]).all()
+    total[:] = 0.0
+    sums.add_rows(total, x[1][:70], shares[:5], 14)
+    assert (total == np.repeat(shares[:5], 14) * x[1][:70]).all()

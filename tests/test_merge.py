@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import yaml
 
 import blockmerge
 import models
+from blockmerge.architectures import Block
 from blockmerge.dtypes import BF16, F16, F32, F64, DType, by_code
-from blockmerge.execution import Finished, Started, TensorDone, executor
+from blockmerge.execution import Finished, Started, TensorDone, executor, work
 from blockmerge.kernels import reference
+from blockmerge.methods import Copy, Operation
+from blockmerge.planning import Piece, Read, Row
 from blockmerge.planning.gradients import by_tensor
 
 
@@ -193,6 +197,49 @@ def test_digests_are_over_blocks_of_one_mebibyte(tmp_path: Path) -> None:
     blocks = b"".join(xxhash.xxh3_128_digest(data[k : k + (1 << 20)]) for k in range(0, len(data), 1 << 20))
     manifest = json.loads((tmp_path / "out" / "blockmerge.json").read_text())
     assert manifest["tensors"]["a.weight"] == "xxh3-128-1MiB:" + xxhash.xxh3_128_hexdigest(blocks)
+
+
+@dataclass(frozen=True)
+class ByRows(Operation):
+    """An operation that needs rows of ``length`` whole, and measures first if asked."""
+
+    length: int
+    measures: tuple[int, ...] = ()
+
+    @property
+    def row(self) -> int:
+        return self.length
+
+    def numbers(self) -> dict:
+        return {}
+
+    def bind(self, dtypes, out, statistics=()):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("length", [1, 7, 4096, 300_001, 600_000])
+@pytest.mark.parametrize("measures", [(), (1,)])
+@pytest.mark.parametrize("tile", [1, 4096, 1 << 19])
+def test_blocks_are_covered_once_and_rows_are_seen_whole(length: int, measures: tuple[int, ...], tile: int) -> None:
+    count = length * (1_300_000 // length)
+    reads = (Read(0, "a", BF16),)
+    pieces = (Piece(0, count, reads, ByRows(length, measures)), Piece(count, 77, reads, Copy()))
+    row = Row("a", BF16, (count + 77,), pieces, None, None, None, Block.OTHER)
+    if length * tile == 1:
+        pytest.skip("a million tiles")
+    blocks = range(-(-row.nbytes // work.BLOCK))
+    kept = [(t.first + t.skipped, t.kept) for block in blocks for t in work.tiles(row, block, tile)]
+    edges = [first for first, _ in kept] + [row.elements]
+    assert edges[0] == 0
+    assert all(first + number == following for (first, number), following in zip(kept, edges[1:], strict=True))
+    for block in blocks:
+        for found in work.tiles(row, block, tile):
+            assert block * work.BLOCK // 2 <= found.first + found.skipped < (block + 1) * work.BLOCK // 2
+            assert found.piece == 1 or found.first % length == 0 == found.count % length
+    seen = [found for block in blocks for found in work.granules(row, block) if found.piece == 0]
+    assert [found.first for found in seen] == [sum(f.count for f in seen[:k]) for k in range(len(seen))]
+    assert sum(found.count for found in seen) == count
+    assert all(found.first % length == 0 for found in seen)
 
 
 @pytest.mark.parametrize(("vocab", "other"), [(40, 37), (37, 40)])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 import yaml
 
 import blockmerge
@@ -435,6 +436,11 @@ def test_it_computes_its_equation(tmp_path: Path, case: Case, dtype: DType) -> N
         assert np.abs(reference.decode(got.reshape(-1), out_dtype) - expected).max() <= tolerance, name
 
 
+def block_digest(data: bytes) -> str:
+    blocks = b"".join(xxhash.xxh3_128_digest(data[k : k + (1 << 20)]) for k in range(0, len(data), 1 << 20))
+    return "xxh3-128-1MiB:" + xxhash.xxh3_128_hexdigest(blocks)
+
+
 @each
 def test_bits_depend_on_nothing_but_the_recipe(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     total = case.count + case.base
@@ -446,6 +452,8 @@ def test_bits_depend_on_nothing_but_the_recipe(tmp_path: Path, case: Case, monke
         monkeypatch.setattr(executor.Executor.__init__, "__kwdefaults__", {**defaults, "tile": tile})
         out = merge(tmp_path, recipe_of(case, paths, max_shard_size=shard), f"out{number}", threads=threads)
         seen.add(hashlib.sha256(b"".join(out[name][1].tobytes() for name in sorted(out))).hexdigest())
+        published = json.loads((tmp_path / f"out{number}" / "blockmerge.json").read_text())["tensors"]
+        assert published == {name: block_digest(array.tobytes()) for name, (_, array) in out.items()}
     assert len(seen) == 1
 
 

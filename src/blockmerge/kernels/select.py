@@ -70,11 +70,12 @@ def keep_between(values, low, low_ties, high, high_ties, first, key):
         bits = float32_bits(values[i]) & _MAGNITUDE
         lows += np.uint32(bits == low)
         highs += np.uint32(bits == high)
-        values[i] = values[i] if low <= bits <= high else np.float32(0.0)
-    if low_ties < lows and low > 0:  # zeros stay zero, kept or not
+    if low_ties < lows:
         _keep_ties(values, low, np.int64(lows), low_ties, first, key)
     if high_ties < highs and high != low:
         _keep_ties(values, high, np.int64(highs), high_ties, first, key)
+    for i in range(values.size):
+        values[i] = values[i] if low <= float32_bits(values[i]) & _MAGNITUDE <= high else np.float32(0.0)
 
 
 @kernel
@@ -90,9 +91,9 @@ def _keep_ties(values, bound, ties, wanted, first, key):
                 places[found], hashes[found] = start + i, mixed(np.uint64(first + start + i), key)
                 found += 1
     limit = np.partition(hashes, wanted)[wanted]
-    for place, value in zip(places, hashes):  # noqa: B905 (numba knows no strict)
-        if value >= limit:
-            values[place] = np.float32(0.0)
+    for i in range(ties):
+        if hashes[i] >= limit:
+            values[places[i]] = np.float32(0.0)
 
 
 _FEW = 64
