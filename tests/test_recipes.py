@@ -658,7 +658,9 @@ def test_stages_are_published_under_published_names() -> None:
     text = to_yaml(recipe, {"/home/me/A": "org/A"})
     assert "/home/me" not in text
     assert parse_recipe(text).stages["first"].models == ("org/A", "B")
-    assert "/home/me" not in to_yaml(recipe, ["third", "org/A"])
+    clash = parse_recipe(to_yaml(recipe, {"/home/me/A": "first"}))
+    assert clash.models == ("third", "first")
+    assert list(clash.stages) == ["first-", "second", "third"]
     entries = to_dict(recipe, {"/home/me/A": "org/A"})
     assert entries == {"stages": list(yaml.safe_load_all(text))[:3], "method": "karcher", "models": ["third", "org/A"]}
 
