@@ -32,7 +32,7 @@ from blockmerge.recipes import (
 )
 from blockmerge.recipes.blockmerge import from_flags
 from blockmerge.recipes.load import parse_recipe
-from blockmerge.recipes.mergekit_methods import METHOD_PARAMETERS
+from blockmerge.recipes.mergekit_methods import HARMLESS, METHOD_PARAMETERS
 from blockmerge.recipes.schema import DIALECTS, schema
 from blockmerge.recipes.values import parse_layers, parse_list, parse_size, parse_values
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
@@ -563,6 +563,54 @@ def test_mergekit_optional_base() -> None:
     text = "merge_method: nuslerp\nmodels: [{model: A}, {model: B}]\nparameters: {weight: 1}\n"
     assert parse_recipe(text).slices[0].base is None
     assert parse_recipe(text + "base_model: C\n").slices[0].base == part(0)
+
+
+def test_mergekit_base_among_the_models() -> None:
+    text = "merge_method: arcee_fusion\nbase_model: A\nmodels: [{model: A}, {model: B}]\ndtype: bfloat16\n"
+    expect(text, mergekit(("A", "B"), "arcee_fusion", Slice((part(1),), part(0)), dtype="bfloat16"))
+
+
+def test_mergekit_documents_that_need_each_other() -> None:
+    text = """
+name: first
+merge_method: linear
+models: [{model: A}, {model: B}]
+parameters: {weight: 0.5}
+---
+name: second
+merge_method: slerp
+base_model: first
+models: [{model: C}]
+parameters: {t: 0.5}
+---
+merge_method: dare_ties
+base_model: A
+models:
+  - {model: second, parameters: {density: 0.6, weight: 0.5}}
+  - {model: D, parameters: {density: 0.8, weight: 0.5}}
+"""
+    half = {"weight": (curve(0.5),)}
+    first = mergekit(("A", "B"), "linear", Slice((part(0), part(1)), None, half))
+    t = {"t": (curve(0.5),)}
+    choices = {"variant": "mergekit"}
+    second = mergekit(("first", "C"), "slerp", Slice((part(0), part(1)), None, t), choices=choices)
+    parts = (part(1, density=(curve(0.6),), **half), part(2, density=(curve(0.8),), **half))
+    stages = {"first": first, "second": second}
+    expect(text, mergekit(("A", "second", "D"), "dare_ties", Slice(parts, part(0)), choices=choices, stages=stages))
+
+
+@pytest.mark.parametrize("method", HARMLESS)
+def test_mergekit_parameters_that_change_nothing(method: str) -> None:
+    for name in HARMLESS[method]:
+        text = head_of(method).replace("parameters:", f"parameters:\n  {name}: 0")
+        assert bare(parse_recipe(text)) == bare(parse_recipe(head_of(method)))
+
+
+def test_mergekit_lends_the_config_of_the_first_model_where_none_is_the_base() -> None:
+    assert parse_recipe(head_of("karcher")).models == ("A", "B")
+    text = "merge_method: passthrough\nslices: [{sources: [{model: Z, layer_range: [0, 2]}]}]\n"
+    assert parse_recipe(text + "base_model: Y\n").models == ("Y", "Z")
+    assert parse_recipe(text).models == ("Z",)
 
 
 def test_mergekit_tokens() -> None:
