@@ -418,6 +418,8 @@ def test_a_gradient_in_python_chooses_tokens_too() -> None:
     assert gradient("A", "B", values=1, tokenizer="union").tokenizer == TokenizerChoice("union")
     assert gradient("A", "B", values=1, tokenizer="B").tokenizer == TokenizerChoice("model", 1)
     choice = TokenizerChoice("base", pad_to_multiple_of=8)
+    with pytest.raises(RecipeError, match="numbers of models are 0"):
+        gradient("A", "B", values=1, tokenizer=TokenizerChoice("model", 2))
     recipe = gradient("A", "B", values=1, tokenizer=choice, chat_template="chatml")
     assert (recipe.tokenizer, recipe.chat_template) == (choice, "chatml")
     assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
@@ -788,6 +790,9 @@ MISTAKES = {
     KARCHER + "tokenizer: {pad_to_multiple_of: 0}\n": [
         "r:3: tokenizer.pad_to_multiple_of: needs a number of rows, such as 64"
     ],
+    f"name: [x]\n{KARCHER}---\n{KARCHER}": [
+        "r:1: name: needs a single value here",
+    ],
     # stages
     KARCHER + "---\n" + KARCHER: ["r:1: needs a name, so that another document can take its result as a model"],
     f"name: x\n{KARCHER}---\nname: x\n{KARCHER}": ["r:5: name: 'x' is the name of another document too"],
@@ -795,7 +800,7 @@ MISTAKES = {
         "r:1: name: '../x' is no name; use letters, digits, dots, dashes and underscores"
     ],
     "name: one\nmethod: karcher\nmodels: [two]\n---\nname: two\nmethod: karcher\nmodels: [one]\n": [
-        "r:1: takes its own result as a model: two -> one -> two"
+        "r:1: name: takes its own result as a model: two -> one -> two"
     ],
     f"name: frist\n{KARCHER}---\nmethod: karcher\nmodels: [first]\n": [
         "r:1: name: no other document takes 'frist' as a model; does 'first' mean it?"
@@ -1027,6 +1032,33 @@ def test_any_recipe_survives_being_written_and_read(entries: dict[str, Any]) -> 
     published = parse_recipe(to_yaml(recipe, names))
     assert published.models == tuple(names.values())
     assert replace(bare(published), models=recipe.models) == bare(recipe)
+
+
+JUNK = st.sampled_from([None, True, -1, 1e300, "", "x", [], {}, [[]], [{}], {"x": None}, {"value": []}, {"model": 1}])
+
+
+def spoiled(draw: st.DrawFn, part: Any) -> Any:
+    """``part`` with something in it replaced by junk."""
+    if isinstance(part, dict) and part and draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(part)))
+        return {**part, key: spoiled(draw, part[key])}
+    if isinstance(part, list) and part and draw(st.booleans()):
+        k = draw(st.integers(0, len(part) - 1))
+        return [*part[:k], spoiled(draw, part[k]), *part[k + 1 :]]
+    return draw(JUNK)
+
+
+@given(st.data(), native_recipes() | mergekit_recipes())
+def test_spoiled_recipes_are_read_or_refused_in_our_words(data: st.DataObject, entries: dict[str, Any]) -> None:
+    for _ in range(3):
+        key = data.draw(st.sampled_from(sorted(entries)))
+        entries = {**entries, key: spoiled(data.draw, entries[key])}
+    try:
+        recipe = parse_recipe(yaml.safe_dump(entries))
+    except BlockmergeError as error:
+        assert error.exit_code == 2
+    else:
+        assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
 
 
 @pytest.mark.parametrize("key", ["models", "tokenizer", "weight", "modules"])

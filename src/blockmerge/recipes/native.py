@@ -54,11 +54,11 @@ def read(document: Document) -> Recipe:
     if "models" in fields and len(models) != 2:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
     references = References(models)
-    if "tokenizer" in fields:
-        arguments["tokenizer"] = tokens.read_tokenizer(fields["tokenizer"], references)
+    tokenizer = tokens.read_tokenizer(fields["tokenizer"], references) if "tokenizer" in fields else None
     document.check()
     try:
-        return replace(gradient(models[0], models[1], **arguments), models=tuple(references.names))
+        recipe = gradient(models[0], models[1], **arguments)
+        return replace(recipe, models=tuple(references.names), tokenizer=tokenizer)
     except RecipeError as error:  # it names the argument; we know the line
         key, _, what = str(error).partition(": ")
         fields.get(key.partition(":")[0], document.root).problem(what)
