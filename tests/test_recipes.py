@@ -32,7 +32,7 @@ from blockmerge.recipes import (
 )
 from blockmerge.recipes.blockmerge import from_flags
 from blockmerge.recipes.load import parse_recipe
-from blockmerge.recipes.mergekit_methods import METHOD_PARAMETERS
+from blockmerge.recipes.mergekit_methods import HARMLESS, METHOD_PARAMETERS
 from blockmerge.recipes.schema import DIALECTS, schema
 from blockmerge.recipes.values import parse_layers, parse_list, parse_size, parse_values
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
@@ -418,6 +418,8 @@ def test_a_gradient_in_python_chooses_tokens_too() -> None:
     assert gradient("A", "B", values=1, tokenizer="union").tokenizer == TokenizerChoice("union")
     assert gradient("A", "B", values=1, tokenizer="B").tokenizer == TokenizerChoice("model", 1)
     choice = TokenizerChoice("base", pad_to_multiple_of=8)
+    with pytest.raises(RecipeError, match="numbers of models are 0"):
+        gradient("A", "B", values=1, tokenizer=TokenizerChoice("model", 2))
     recipe = gradient("A", "B", values=1, tokenizer=choice, chat_template="chatml")
     assert (recipe.tokenizer, recipe.chat_template) == (choice, "chatml")
     assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
@@ -565,6 +567,54 @@ def test_mergekit_optional_base() -> None:
     assert parse_recipe(text + "base_model: C\n").slices[0].base == part(0)
 
 
+def test_mergekit_base_among_the_models() -> None:
+    text = "merge_method: arcee_fusion\nbase_model: A\nmodels: [{model: A}, {model: B}]\ndtype: bfloat16\n"
+    expect(text, mergekit(("A", "B"), "arcee_fusion", Slice((part(1),), part(0)), dtype="bfloat16"))
+
+
+def test_mergekit_documents_that_need_each_other() -> None:
+    text = """
+name: first
+merge_method: linear
+models: [{model: A}, {model: B}]
+parameters: {weight: 0.5}
+---
+name: second
+merge_method: slerp
+base_model: first
+models: [{model: C}]
+parameters: {t: 0.5}
+---
+merge_method: dare_ties
+base_model: A
+models:
+  - {model: second, parameters: {density: 0.6, weight: 0.5}}
+  - {model: D, parameters: {density: 0.8, weight: 0.5}}
+"""
+    half = {"weight": (curve(0.5),)}
+    first = mergekit(("A", "B"), "linear", Slice((part(0), part(1)), None, half))
+    t = {"t": (curve(0.5),)}
+    choices = {"variant": "mergekit"}
+    second = mergekit(("first", "C"), "slerp", Slice((part(0), part(1)), None, t), choices=choices)
+    parts = (part(1, density=(curve(0.6),), **half), part(2, density=(curve(0.8),), **half))
+    stages = {"first": first, "second": second}
+    expect(text, mergekit(("A", "second", "D"), "dare_ties", Slice(parts, part(0)), choices=choices, stages=stages))
+
+
+@pytest.mark.parametrize("method", HARMLESS)
+def test_mergekit_parameters_that_change_nothing(method: str) -> None:
+    for name in HARMLESS[method]:
+        text = head_of(method).replace("parameters:", f"parameters:\n  {name}: 0")
+        assert bare(parse_recipe(text)) == bare(parse_recipe(head_of(method)))
+
+
+def test_mergekit_lends_the_config_of_the_first_model_where_none_is_the_base() -> None:
+    assert parse_recipe(head_of("karcher")).models == ("A", "B")
+    text = "merge_method: passthrough\nslices: [{sources: [{model: Z, layer_range: [0, 2]}]}]\n"
+    assert parse_recipe(text + "base_model: Y\n").models == ("Y", "Z")
+    assert parse_recipe(text).models == ("Z",)
+
+
 def test_mergekit_tokens() -> None:
     text = """
 merge_method: karcher
@@ -658,7 +708,9 @@ def test_stages_are_published_under_published_names() -> None:
     text = to_yaml(recipe, {"/home/me/A": "org/A"})
     assert "/home/me" not in text
     assert parse_recipe(text).stages["first"].models == ("org/A", "B")
-    assert "/home/me" not in to_yaml(recipe, ["third", "org/A"])
+    clash = parse_recipe(to_yaml(recipe, {"/home/me/A": "first"}))
+    assert clash.models == ("third", "first")
+    assert list(clash.stages) == ["first-", "second", "third"]
     entries = to_dict(recipe, {"/home/me/A": "org/A"})
     assert entries == {"stages": list(yaml.safe_load_all(text))[:3], "method": "karcher", "models": ["third", "org/A"]}
 
@@ -738,6 +790,9 @@ MISTAKES = {
     KARCHER + "tokenizer: {pad_to_multiple_of: 0}\n": [
         "r:3: tokenizer.pad_to_multiple_of: needs a number of rows, such as 64"
     ],
+    f"name: [x]\n{KARCHER}---\n{KARCHER}": [
+        "r:1: name: needs a single value here",
+    ],
     # stages
     KARCHER + "---\n" + KARCHER: ["r:1: needs a name, so that another document can take its result as a model"],
     f"name: x\n{KARCHER}---\nname: x\n{KARCHER}": ["r:5: name: 'x' is the name of another document too"],
@@ -745,7 +800,7 @@ MISTAKES = {
         "r:1: name: '../x' is no name; use letters, digits, dots, dashes and underscores"
     ],
     "name: one\nmethod: karcher\nmodels: [two]\n---\nname: two\nmethod: karcher\nmodels: [one]\n": [
-        "r:1: takes its own result as a model: two -> one -> two"
+        "r:1: name: takes its own result as a model: two -> one -> two"
     ],
     f"name: frist\n{KARCHER}---\nmethod: karcher\nmodels: [first]\n": [
         "r:1: name: no other document takes 'frist' as a model; does 'first' mean it?"
@@ -977,6 +1032,33 @@ def test_any_recipe_survives_being_written_and_read(entries: dict[str, Any]) -> 
     published = parse_recipe(to_yaml(recipe, names))
     assert published.models == tuple(names.values())
     assert replace(bare(published), models=recipe.models) == bare(recipe)
+
+
+JUNK = st.sampled_from([None, True, -1, 1e300, "", "x", [], {}, [[]], [{}], {"x": None}, {"value": []}, {"model": 1}])
+
+
+def spoiled(draw: st.DrawFn, part: Any) -> Any:
+    """``part`` with something in it replaced by junk."""
+    if isinstance(part, dict) and part and draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(part)))
+        return {**part, key: spoiled(draw, part[key])}
+    if isinstance(part, list) and part and draw(st.booleans()):
+        k = draw(st.integers(0, len(part) - 1))
+        return [*part[:k], spoiled(draw, part[k]), *part[k + 1 :]]
+    return draw(JUNK)
+
+
+@given(st.data(), native_recipes() | mergekit_recipes())
+def test_spoiled_recipes_are_read_or_refused_in_our_words(data: st.DataObject, entries: dict[str, Any]) -> None:
+    for _ in range(3):
+        key = data.draw(st.sampled_from(sorted(entries)))
+        entries = {**entries, key: spoiled(data.draw, entries[key])}
+    try:
+        recipe = parse_recipe(yaml.safe_dump(entries))
+    except BlockmergeError as error:
+        assert error.exit_code == 2
+    else:
+        assert bare(parse_recipe(to_yaml(recipe))) == bare(recipe)
 
 
 @pytest.mark.parametrize("key", ["models", "tokenizer", "weight", "modules"])

@@ -9,7 +9,7 @@ from blockmerge.architectures import Block
 from blockmerge.errors import RecipeError
 from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection
 from blockmerge.recipes.references import References
-from blockmerge.recipes.tokens import choice_of
+from blockmerge.recipes.tokens import choice_of, numbers_of
 from blockmerge.recipes.values import checked_values, one_of, parse_layers, parse_size
 from blockmerge.vocabularies import TokenizerChoice
 
@@ -80,6 +80,8 @@ def gradient(
     references = References((str(model1), str(model2)))
     if isinstance(tokenizer, str):
         tokenizer = choice_of(tokenizer, references)
+    elif tokenizer is not None and not numbers_of(tokenizer) <= {0, 1}:
+        raise RecipeError("tokenizer: numbers of models are 0 for model 1 and 1 for model 2")
     return Recipe(
         models=tuple(references.names),
         curves=tuple(sorted(curves, key=lambda curve: curve.selection.block is None)),

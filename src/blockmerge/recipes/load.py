@@ -34,8 +34,11 @@ def _assembled(documents: list[Document]) -> Recipe:
     problems: list[BlockmergeError] = []
     for document in documents:
         try:
-            names = [node for key, node in document.root.pairs() if key == "name"]
-            entries.append(Entry(_read(document), document.root, names[0] if names else None))
+            recipe = _read(document)
+            names = [node for key, node in document.root.pairs() if key == "name" and not node.is_null]
+            name = names[0].text() if names else ""
+            document.check()
+            entries.append(Entry(recipe, names[0].where if names else document.root.where, name))
         except Problems as error:
             problems += error.problems
         except RecipeError as error:

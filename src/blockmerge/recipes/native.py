@@ -14,7 +14,7 @@ chat_template: auto              # nothing: model 1's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,6 @@ KEYS = {
     "arithmetic": False,
     **dict.fromkeys(common.KEYS, False),
 }
-Names = Sequence[str] | Mapping[str, str]
 
 
 def read(document: Document) -> Recipe:
@@ -55,11 +54,11 @@ def read(document: Document) -> Recipe:
     if "models" in fields and len(models) != 2:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
     references = References(models)
-    if "tokenizer" in fields:
-        arguments["tokenizer"] = tokens.read_tokenizer(fields["tokenizer"], references)
+    tokenizer = tokens.read_tokenizer(fields["tokenizer"], references) if "tokenizer" in fields else None
     document.check()
     try:
-        return replace(gradient(models[0], models[1], **arguments), models=tuple(references.names))
+        recipe = gradient(models[0], models[1], **arguments)
+        return replace(recipe, models=tuple(references.names), tokenizer=tokenizer)
     except RecipeError as error:  # it names the argument; we know the line
         key, _, what = str(error).partition(": ")
         fields.get(key.partition(":")[0], document.root).problem(what)
@@ -78,23 +77,30 @@ def _values(node: Node) -> Any:
     return {key: value.numbers() for key, value in fields.items()}
 
 
-def to_dict(recipe: Recipe, names: Names | None = None) -> dict[str, Any]:
+def to_dict(recipe: Recipe, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """``recipe`` in the words of this dialect (or, if operations overlap, of BlockMerge's), without defaults.
 
-    ``names`` replace the references, so that a published recipe holds no path of the machine that made it: one for
-    each of the recipe's models, or a mapping that holds for its stages too. Stages come as a list under ``stages``.
+    ``names`` say what models are called instead of their references, so that a published recipe holds no path of the
+    machine that made it. Stages come as a list under ``stages``.
     """
     *stages, last = to_documents(recipe, names)
     return {"stages": stages, **last} if stages else last
 
 
-def to_documents(recipe: Recipe, names: Names | None = None) -> list[dict[str, Any]]:
+def to_documents(recipe: Recipe, names: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """``recipe`` as the YAML documents that it takes: its stages and itself."""
-    if not isinstance(names, Mapping):
-        names = dict(zip(recipe.models, names or recipe.models, strict=True))
-    names = {**names, **{name: name for name in recipe.stages}}
-    stages = [{"name": name, **_document(stage, names)} for name, stage in recipe.stages.items()]
+    names = dict(names or {})
+    every = [model for one in (recipe, *recipe.stages.values()) for model in one.models if model not in recipe.stages]
+    taken = {names.get(model, model) for model in every}
+    for stage in recipe.stages:
+        names[stage] = _free(stage, taken)
+    stages = [{"name": names[name], **_document(stage, names)} for name, stage in recipe.stages.items()]
     return [*stages, _document(recipe, names)]
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name like ``name`` that no model bears."""
+    return name if name not in taken else _free(f"{name}-", taken)
 
 
 def _document(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def _document(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def to_yaml(recipe: Recipe, names: Names | None = None) -> str:
+def to_yaml(recipe: Recipe, names: Mapping[str, str] | None = None) -> str:
     """``recipe`` as YAML that ``blockmerge merge`` takes; see :func:`to_dict`. Stages are documents of their own."""
     documents = to_documents(recipe, names)
     return "---\n".join(

@@ -12,9 +12,11 @@ class References:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = list(names)
+        self._numbers = {name: number for number, name in reversed(list(enumerate(self.names)))}
 
     def number(self, reference: str) -> int:
         """The number of a model, which joins the others if it is new."""
-        if reference not in self.names:
+        number = self._numbers.setdefault(reference, len(self.names))
+        if number == len(self.names):
             self.names.append(reference)
-        return self.names.index(reference)
+        return number

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from blockmerge.errors import BlockmergeError, RecipeError, raise_all
-from blockmerge.recipes.document import Node
 from blockmerge.recipes.recipe import Recipe
 
 __all__ = ["NAME", "Entry", "assembled"]
@@ -19,16 +18,11 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One document: what it holds, and where it starts. ``name`` is the value of its key of that name, if any."""
+    """One document: what it holds, where it stands, and what others call it by; nothing if the text is empty."""
 
     recipe: Recipe
-    root: Node
-    name: Node | None
-
-    @property
-    def text(self) -> str:
-        """The name that others call it by; empty if there is none."""
-        return "" if self.name is None else self.name.text()
+    where: str
+    name: str
 
 
 def assembled(entries: Sequence[Entry]) -> Recipe:
@@ -38,17 +32,17 @@ def assembled(entries: Sequence[Entry]) -> Recipe:
     """
     if len(entries) == 1:
         return entries[0].recipe
-    unnamed = [entry for entry in entries if not entry.text]
+    unnamed = [entry for entry in entries if not entry.name]
     result = unnamed[-1] if unnamed else entries[-1]
     problems = [
-        RecipeError(f"{entry.root.where}: needs a name, so that another document can take its result as a model")
+        RecipeError(f"{entry.where}: needs a name, so that another document can take its result as a model")
         for entry in unnamed[:-1]
     ]
     named: dict[str, Entry] = {}
     for entry in entries:
-        if entry.name is not None and (problem := _bad_name(entry, named)):
-            problems.append(RecipeError(f"{entry.name.where}: {problem}"))
-        named.setdefault(entry.text, entry)
+        if entry.name and (problem := _bad_name(entry, named)):
+            problems.append(RecipeError(f"{entry.where}: {problem}"))
+        named.setdefault(entry.name, entry)
     raise_all(problems)
     named = {name: entry for name, entry in named.items() if name}
     stages: dict[str, Recipe] = {}
@@ -58,18 +52,18 @@ def assembled(entries: Sequence[Entry]) -> Recipe:
 
 
 def _bad_name(entry: Entry, named: Mapping[str, Entry]) -> str:
-    if not re.fullmatch(NAME, entry.text):
-        return f"{entry.text[:40]!r} is no name; use letters, digits, dots, dashes and underscores"
-    return f"{entry.text!r} is the name of another document too" if entry.text in named else ""
+    if not re.fullmatch(NAME, entry.name):
+        return f"{entry.name[:40]!r} is no name; use letters, digits, dots, dashes and underscores"
+    return f"{entry.name!r} is the name of another document too" if entry.name in named else ""
 
 
 def _collect(entry: Entry, named: Mapping[str, Entry], stages: dict[str, Recipe], path: tuple[str, ...]) -> None:
     """Add to ``stages`` what ``entry`` needs, first things first; ``path`` are the names that led here."""
-    path = (*path, entry.text)
+    path = (*path, entry.name)
     for name in (model for model in entry.recipe.models if model in named and model not in stages):
         if name in path:
             circle = " -> ".join((*path[path.index(name) :], name))
-            raise RecipeError(f"{entry.root.where}: takes its own result as a model: {circle}")
+            raise RecipeError(f"{entry.where}: takes its own result as a model: {circle}")
         _collect(named[name], named, stages, path)
         stages[name] = named[name].recipe
 
@@ -79,9 +73,8 @@ def _unused(entries: Sequence[Entry], result: Entry, stages: Mapping[str, Recipe
     models = [model for entry in entries for model in entry.recipe.models if model not in stages]
     problems: list[BlockmergeError] = []
     for entry in entries:
-        if entry is not result and entry.text not in stages:
-            near = get_close_matches(entry.text, models, 1)
+        if entry is not result and entry.name not in stages:
+            near = get_close_matches(entry.name, models, 1)
             hint = f"does {near[0]!r} mean it?" if near else "put it into a file of its own"
-            where = (entry.name or entry.root).where
-            problems.append(RecipeError(f"{where}: no other document takes {entry.text!r} as a model; {hint}"))
+            problems.append(RecipeError(f"{entry.where}: no other document takes {entry.name!r} as a model; {hint}"))
     return problems

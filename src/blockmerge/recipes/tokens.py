@@ -20,7 +20,7 @@ from blockmerge.recipes.document import Node
 from blockmerge.recipes.references import References
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
 
-__all__ = ["choice_of", "read_tokenizer", "row_of_token", "spelled"]
+__all__ = ["choice_of", "numbers_of", "read_tokenizer", "row_of_token", "spelled"]
 
 RowReader = Callable[[Node, References], TokenSource]
 
@@ -47,6 +47,12 @@ def read_tokenizer(node: Node, references: References, row_of: RowReader | None 
         fields["tokens"].problem("needs tokens and where their rows come from")
     multiple = fields.get("pad_to_multiple_of")
     return TokenizerChoice(choice.source, choice.model, tokens, None if multiple is None else _multiple(multiple))
+
+
+def numbers_of(choice: TokenizerChoice) -> set[int]:
+    """The numbers of the models that ``choice`` names."""
+    named = (choice.model, *(source.model for source in choice.tokens.values()))
+    return {number for number in named if number is not None}
 
 
 def _multiple(node: Node) -> int | None:
