@@ -149,6 +149,7 @@ def extract_lora(
     :class:`~blockmerge.errors.Problems`.
     """
     from blockmerge.adapters import extract, select
+    from blockmerge.execution.writer import check_output
 
     chosen = dtypes.by_name(dtype)
     if chosen not in dtypes.OUTPUT_DTYPES:
@@ -156,7 +157,8 @@ def extract_lora(
     if not 1 <= rank <= 65_536:
         raise RecipeError(f"rank: {rank} is none; choose 1 to 65,536, such as 16 or 64")
     references = (str(model), str(base))
-    locations = _locate_all(references, quiet=quiet)
+    target, locations = Path(out).expanduser(), _locate_all(references, quiet=quiet)
+    check_output(locations, 0, target, overwrite=overwrite)
     with _opened(locations) as sources:
         inputs = _inputs(references, locations, sources)
         selection = select(*sources, rank=rank, include=include, exclude=exclude, save_embeddings=save_embeddings)
@@ -165,7 +167,7 @@ def extract_lora(
             selection,
             finetune,
             original,
-            Path(out).expanduser(),
+            target,
             dtype=chosen,
             overwrite=overwrite,
             emit=on_event or (lambda event: None),
