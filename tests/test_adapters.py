@@ -253,6 +253,15 @@ def test_long_rows_are_summed_in_stretches_without_a_seam(tmp_path: Path) -> Non
         close(whole, 1.5 * (b.astype(np.float64) @ a.astype(np.float64)))
 
 
+def test_a_tensor_without_elements_is_no_trouble(tmp_path: Path) -> None:
+    base = models.save(tmp_path / "base", {"model.none.weight": (BF16, np.zeros((3, 0), np.uint16))})
+    arrays = {"model.none.lora_A.weight": normal((4, 0)), "model.none.lora_B.weight": normal((3, 4))}
+    arrays["model.none.lora_magnitude_vector"] = normal((3,))
+    with opened(base, save_adapter(tmp_path / "adapter", arrays, use_dora=True)) as source:
+        assert values(source, "model.none.weight").shape == (3, 0)
+        source.read_into("model.none.weight", 0, 0, memoryview(bytearray()))
+
+
 METHODS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "gradient": lambda base, other: {"method": "gradient", "models": [base, other], "values": [0.2, 0.9]},
     "first": lambda base, other: {"method": "gradient", "models": [other, base], "values": [0.2, 0.9]},

@@ -132,6 +132,8 @@ class AdapterSource:
     def _compute(self, name: str, factors: _Factors, first: int, out: NDArray[np.float32]) -> None:
         from blockmerge.kernels.lowrank import add_product
 
+        if not out.size:
+            return
         dtype = self._stored_dtype(name)
         encoded = self._room("encoded", out.size * dtype.itemsize, np.uint8)
         self._read_plain(name, first, out.size, encoded.data)
