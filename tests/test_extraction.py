@@ -286,3 +286,16 @@ def test_an_output_is_replaced_only_if_asked(tmp_path: Path) -> None:
         blockmerge.extract_lora(finetune, base, tmp_path / "out", rank=2)
     with pytest.raises(BlockmergeError, match="lies inside the input"):
         blockmerge.extract_lora(finetune, base, base / "out", rank=2)
+
+
+@pytest.mark.parametrize("tied", ["finetune", "base"])
+def test_a_head_that_only_one_of_them_stores_is_named(tmp_path: Path, tied: str) -> None:
+    content = models.tensors(1)
+    places = []
+    for name, tensors in (("finetune", changed(content, Q)), ("base", content)):
+        if name == tied:
+            del tensors[HEAD]
+        places.append(models.save(tmp_path / name, tensors, tie_word_embeddings=name == tied))
+        content = models.tensors(1)
+    found = blockmerge.extract_lora(*places, tmp_path / "out", rank=2)
+    assert found.uncovered == (HEAD,)

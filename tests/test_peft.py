@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import blockmerge
+import checkpoints
 import models
 from blockmerge.dtypes import F32
 from blockmerge.sources import locate, open_model
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft", reason="needs peft and accelerate")
-checkpoints = pytest.importorskip("checkpoints")
-
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
+NEEDED = all(find_spec(name) for name in ("peft", "accelerate"))
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.skipif(not NEEDED, reason="needs peft: pip install --no-deps peft accelerate"),
+    pytest.mark.filterwarnings("ignore"),
+]
 IDS = torch.arange(1, 20)[None]
 SOME = ["q_proj", "up_proj"]
 SAVED = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}
@@ -60,6 +64,8 @@ TIED: dict[str, dict[str, Any]] = {
 
 def adapted(folder: Path, make: Any, options: dict[str, Any]) -> Any:
     """A tiny model with an adapter that does something; both are saved in ``folder``."""
+    import peft
+
     base = make(folder / "base", seed=1, dtype="float32")
     torch.manual_seed(0)
     model = peft.get_peft_model(
@@ -112,6 +118,8 @@ def test_tied_models_compute_what_they_did_before_they_were_merged(tmp_path: Pat
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
 def test_peft_reads_what_was_extracted(tmp_path: Path, architecture: str) -> None:
+    import peft
+
     make = getattr(checkpoints, f"make_{architecture}")
     base = make(tmp_path / "base", seed=1, dtype="float32", tied=False)
     random = torch.Generator().manual_seed(1)

@@ -145,6 +145,7 @@ def extract_lora(
     :class:`~blockmerge.errors.Problems`.
     """
     from blockmerge.adapters import extract, select
+    from blockmerge.execution.writer import check_output
 
     chosen = dtypes.by_name(dtype)
     if chosen not in dtypes.OUTPUT_DTYPES:
@@ -152,15 +153,17 @@ def extract_lora(
     if not 1 <= rank <= 65_536:
         raise RecipeError(f"rank: {rank} is none; choose 1 to 65,536, such as 16 or 64")
     references = (str(model), str(base))
+    target = Path(out).expanduser()
     with ExitStack() as stack:
         inputs, sources = _inputs(references, stack, quiet=quiet)
+        check_output([part for found in inputs for part in found.parts], 0, target, overwrite=overwrite)
         selection = select(*sources, rank=rank, include=include, exclude=exclude, save_embeddings=save_embeddings)
         finetune, original = ((inputs[k], sources[k]) for k in range(2))
         return extract(
             selection,
             finetune,
             original,
-            Path(out).expanduser(),
+            target,
             dtype=chosen,
             overwrite=overwrite,
             emit=on_event or (lambda event: None),

@@ -69,8 +69,7 @@ def select(
     raise_all(_misfits(model, base, save_embeddings=save_embeddings))
     selection = Selection(rank, base.config.get("model_type") in _INPUTS_FIRST)
     layers = 0
-    order = module_order(model.config, model.specs)
-    for name in (name for name in (*order.names, *order.ignored) if name in model.specs):
+    for name in _names(model):
         spec = model.specs[name]
         linear = _is_linear(name, spec.shape)
         chosen = (not include or any(text in name for text in include)) and not any(text in name for text in exclude)
@@ -87,12 +86,18 @@ def select(
             selection.whole[name] = module
         else:
             selection.uncovered.append(name)
+    selection.uncovered += [name for name in _names(base) if name not in model.specs]
     if not layers:
         raise RecipeError("include and exclude leave no linear layer to extract; see the names with blockmerge inspect")
     if not selection.matrices and not selection.whole:
         raise MismatchError(f"{model.label}: no linear layer chosen differs from {base.label}; nothing to extract")
     selection.targets = _targets(selection, base)
     return selection
+
+
+def _names(source: Source) -> list[str]:
+    """The stored tensors that count, in module order."""
+    return [name for name in module_order(source.config, source.specs).names if name in source.specs]
 
 
 def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
@@ -110,15 +115,13 @@ def _is_vocabulary(name: str) -> bool:
 
 
 def _misfits(model: Source, base: Source, *, save_embeddings: bool) -> Iterator[BlockmergeError]:
-    """Why no adapter of ``base`` makes ``model``."""
-    lacking = [name for name in base.specs if name not in model.specs]
-    if lacking:
-        yield MismatchError(f"{model.label}: lacks {len(lacking)} tensors of {base.label}: {listed(lacking)}")
-    foreign = [name for name in model.specs if name not in base.specs and block_of(name) is not Block.HEAD]
-    if foreign:
-        yield MismatchError(f"{base.label}: lacks {len(foreign)} tensors of {model.label}: {listed(foreign)}")
-    for name, spec in model.specs.items():
-        other = base.specs.get(name)
+    """Why no adapter of ``base`` makes ``model``. A head may be stored in one and tied in the other."""
+    for one, other in ((model, base), (base, model)):
+        lacking = [name for name in _names(other) if name not in one.specs and block_of(name) is not Block.HEAD]
+        if lacking:
+            yield MismatchError(f"{one.label}: lacks {len(lacking)} tensors of {other.label}: {listed(lacking)}")
+    for name in _names(model):
+        spec, other = model.specs[name], base.specs.get(name)
         if other is None or spec.shape == other.shape:
             continue
         text = f"{name}: {list(spec.shape)} in {model.label}, {list(other.shape)} in {base.label}"

@@ -11,7 +11,7 @@ import numpy as np
 from blockmerge.kernels.bits import decode_wide, encode
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["add_product", "add_squares_by_column", "add_squares_by_row"]
+__all__ = ["add_product", "add_squares_by_column", "squares_by_row"]
 
 _ONE = np.float64(1.0)
 
@@ -77,24 +77,29 @@ def _finish_columns(base, sums, scaling, factors, out):
 
 
 @kernel
-def add_squares_by_row(values, columns, first, totals):
-    """Add the squares of ``values``, a run of a matrix from element ``first`` on, to the float64 total of each row."""
-    row, column = divmod(first, columns)
-    for i in range(values.size):
-        value = decode_wide(values[i])
-        totals[row] += value * value
-        column += 1
-        if column == columns:
-            row, column = row + 1, 0
+def squares_by_row(values, totals):
+    """``totals`` (float64) of the squares in each row of ``values``, summed four columns apart and then together."""
+    rows, columns = values.shape
+    for i in range(rows):
+        a = b = c = d = np.float64(0.0)
+        j = 0
+        while j + 4 <= columns:
+            w, x = np.float64(values[i, j]), np.float64(values[i, j + 1])
+            y, z = np.float64(values[i, j + 2]), np.float64(values[i, j + 3])
+            a, b, c, d = a + w * w, b + x * x, c + y * y, d + z * z
+            j += 4
+        while j < columns:
+            w = np.float64(values[i, j])
+            a += w * w
+            j += 1
+        totals[i] = (a + b) + (c + d)
 
 
 @kernel
-def add_squares_by_column(values, columns, first, totals):
-    """As :func:`add_squares_by_row`, for each column."""
-    column = first % columns
-    for i in range(values.size):
-        value = decode_wide(values[i])
-        totals[column] += value * value
-        column += 1
-        if column == columns:
-            column = 0
+def add_squares_by_column(values, totals):
+    """Add the squares in each column of ``values`` to ``totals`` (float64), row after row."""
+    rows, columns = values.shape
+    for i in range(rows):
+        for j in range(columns):
+            value = np.float64(values[i, j])
+            totals[j] += value * value

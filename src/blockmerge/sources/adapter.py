@@ -28,7 +28,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _STRETCH = 2048
 """Elements of a row that are summed at a time; they stay in the nearest cache."""
-_CHUNK = 1 << 18
+_CHUNK = 1 << 17
+"""Elements that are measured at a time, in whole rows."""
 _KEPT = 8
 """Tensors whose factors are kept decoded: a merge works on a few at a time."""
 _NONE: NDArray[np.float64] = np.empty(0)
@@ -132,6 +133,8 @@ class AdapterSource:
     def _compute(self, name: str, factors: _Factors, first: int, out: NDArray[np.float32]) -> None:
         from blockmerge.kernels.lowrank import add_product
 
+        if not out.size:
+            return
         dtype = self._stored_dtype(name)
         encoded = self._room("encoded", out.size * dtype.itemsize, np.uint8)
         self._read_plain(name, first, out.size, encoded.data)
@@ -193,16 +196,19 @@ class AdapterSource:
         return decoded.reshape(spec.shape)
 
     def _measured(self, name: str, factors: _Factors, *, by_column: bool) -> NDArray[np.float64]:
-        """The Euclidean length of the weights of each output, summed in float64 in the order of the elements."""
-        from blockmerge.kernels.lowrank import add_squares_by_column, add_squares_by_row
+        """The Euclidean length of the weights of each output, summed in float64 in a fixed order."""
+        from blockmerge.kernels.lowrank import add_squares_by_column, squares_by_row
 
-        spec = self.specs[name]
-        add_squares = add_squares_by_column if by_column else add_squares_by_row
-        totals = np.zeros(spec.shape[1] if by_column else spec.shape[0])
-        for first in range(0, spec.elements, _CHUNK):
-            values = np.empty(min(_CHUNK, spec.elements - first), np.float32)
-            self._compute(name, factors, first, values)
-            add_squares(values, spec.shape[1], first, totals)
+        rows, columns = self.specs[name].shape
+        totals = np.zeros(columns if by_column else rows)
+        step = max(1, _CHUNK // max(1, columns))
+        for row in range(0, rows, step):
+            values = np.empty((min(step, rows - row), columns), np.float32)
+            self._compute(name, factors, row * columns, values.reshape(-1))
+            if by_column:
+                add_squares_by_column(values, totals)
+            else:
+                squares_by_row(values, totals[row : row + step])
         return np.sqrt(totals)
 
 

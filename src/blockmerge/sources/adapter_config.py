@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +22,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 _MAX_BYTES = 10_000_000
 _MAX_RANK = 65_536
 _MAX_PATTERN = 500
-_MAX_STEPS = 10**10
+_MAX_STEPS = 2 * 10**9
 _REMEDY = "merge it into its base with peft (merge_and_unload), and give the merged model"
 _PROMPTS = {
     "PROMPT_TUNING",
@@ -84,12 +86,14 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
     def check_patterns(self, modules: Iterable[str], where: str) -> None:
-        """Raise :class:`FormatError` if looking for ``modules`` among the patterns could take hours."""
+        """Raise :class:`FormatError` if looking for ``modules`` among the patterns could take minutes."""
         modules = list(modules)
         longest = max(map(len, modules), default=0)
         patterns = [*self.rank_pattern, *self.alpha_pattern]
         if len(modules) * sum(_steps(pattern, longest) for pattern in patterns) > _MAX_STEPS:
-            raise FormatError(f"{where}: rank_pattern and alpha_pattern would take hours to apply; write simpler ones")
+            raise FormatError(
+                f"{where}: rank_pattern and alpha_pattern could take minutes to apply; write simpler ones"
+            )
 
     @property
     def digest(self) -> str:
@@ -188,10 +192,12 @@ class _Options:
 
 def _matching(pattern: Mapping[str, float], module: str, default: float) -> float:
     """The number of the first key that is ``module`` or, as a regular expression, matches its end from a dot on."""
-    for key, number in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return number
-    return default
+    return next((number for key, number in pattern.items() if _compiled(key).match(module)), default)
+
+
+@lru_cache(maxsize=100_000)
+def _compiled(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({key})$")
 
 
 def _unsafe(text: str) -> str | None:
@@ -199,8 +205,10 @@ def _unsafe(text: str) -> str | None:
     if len(text) > _MAX_PATTERN:
         return f"is longer than {_MAX_PATTERN} characters"
     try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(text)
+    except (re.error, Warning, RecursionError, OverflowError) as error:
         return f"is no regular expression ({error})"
     if re.search(r"\\[1-9]|\(\?(?!:)", text):
         return "looks back or around"
