@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
-from blockmerge.methods.ranking import STEP, Counts, Lower, Ranks, Score, Upper, at_ranks, scored
+from blockmerge.methods.ranking import STEP, Counts, Lower, Score, Upper, at_ranks, scored
 from blockmerge.methods.scratch import chunks, scratch
 from blockmerge.methods.selection import Bounds, deltas, quotas
 from blockmerge.methods.vectors import vectors
@@ -38,25 +37,6 @@ class Variances:
         return lambda operands, _first, out: variance.variances(deltas(operands), out)
 
 
-def _ranks(upper: Counts, topk: float) -> list[int]:
-    """The rank from which on elements are selected: ``topk`` of those where the models differ at all."""
-    return [int(upper.sum()) - max(_wanted(upper, topk), 1)]
-
-
-def _wanted(upper: Counts, topk: float) -> int:
-    return int(topk * int(upper[1:].sum()))  # bucket zero holds zeros alone
-
-
-def _bound(statistics: Sequence[Array], ranks: Ranks, topk: float) -> Bounds:
-    """The smallest variance that is selected, and how many of those equal to it are."""
-    upper, lower = statistics[0][0], statistics[1][0]
-    wanted = _wanted(upper, topk)
-    if wanted == 0:
-        return Bounds(_ALL, _ALL, 0, 0)
-    (found,) = at_ranks(upper, lower, ranks)
-    return Bounds(found.bits, _ALL, wanted - (int(upper.sum()) - found.below - found.equal), 0)
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The ``topk`` part of the elements, by variance; ties are chosen by chance, seeded by ``key``."""
@@ -65,18 +45,27 @@ class Selection:
     key: int
 
     @property
-    def ranks(self) -> Ranks:
-        """The one rank that is looked for."""
-        return partial(_ranks, topk=self.topk)
-
-    @property
     def measures(self) -> tuple[Measure, ...]:
         """Three passes: two find the bound, the third where the ties with it are."""
         return (Upper(Variances()), Lower(Variances(), self.ranks), Equals(self)) if self.topk < 1 else ()
 
+    def wanted(self, upper: Counts) -> int:
+        """How many elements are selected: ``topk`` of those in which the models differ at all."""
+        return int(self.topk * int(upper[1:].sum()))  # bucket zero holds zeros alone
+
+    def ranks(self, upper: Counts) -> list[int]:
+        """The rank from which on elements are selected; the last, if none are."""
+        return [int(upper.sum()) - max(self.wanted(upper), 1)]
+
     def bound(self, statistics: Sequence[Array]) -> Bounds:
-        """The smallest variance that is selected."""
-        return _bound(statistics, self.ranks, self.topk)
+        """The smallest variance that is selected, and how many of those equal to it are."""
+        upper, lower = statistics[0][0], statistics[1][0]
+        wanted = self.wanted(upper)
+        if wanted == 0:
+            return Bounds(_ALL, _ALL, 0, 0)
+        (found,) = at_ranks(upper, lower, self.ranks)
+        above = int(upper.sum()) - found.below - found.equal
+        return Bounds(found.bits, _ALL, wanted - above, 0)
 
     def bind(self, statistics: Sequence[Array]) -> Choose:
         """The function that chooses in a granule: not zero where an element is selected."""
