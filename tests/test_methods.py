@@ -703,6 +703,15 @@ def test_sce_weights_are_those_of_the_squares_however_small(tmp_path: Path) -> N
     assert np.allclose(equal["a.weight"][1], 2e-5)
 
 
+def test_sce_leaves_what_balances_and_mergekit_takes_the_positive(tmp_path: Path) -> None:
+    values = np.linspace(-3, 3, 7, dtype=np.float32)
+    paths = [write(tmp_path, k, {"a.weight": (F32, 5 + v)}) for k, v in enumerate((0 * values, values, -values))]
+    recipe = {"method": "sce", "base": paths[0], "models": paths[1:]}
+    assert (merge(tmp_path, recipe)["a.weight"][1] == 5).all()
+    positive = merge(tmp_path, {**recipe, "variant": "mergekit"}, "positive")
+    assert np.allclose(positive["a.weight"][1], 5 + np.abs(values))
+
+
 def test_arcee_fusion_takes_the_quartiles_of_all_elements(tmp_path: Path) -> None:
     random = np.random.default_rng(8)
     base = np.zeros(1_100_000, np.float32)  # one row: importance is in proportion to the difference
