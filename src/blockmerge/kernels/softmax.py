@@ -30,20 +30,15 @@ def _expm1(x):
     shifted = x * _PER_LN2 + _ROUND
     times = shifted - _ROUND
     r = (x - times * _LN2_HIGH) - times * _LN2_LOW
-    p = 1.0 / 6227020800.0
-    p = p * r + 1.0 / 479001600.0
-    p = p * r + 1.0 / 39916800.0
-    p = p * r + 1.0 / 3628800.0
-    p = p * r + 1.0 / 362880.0
-    p = p * r + 1.0 / 40320.0
-    p = p * r + 1.0 / 5040.0
-    p = p * r + 1.0 / 720.0
-    p = p * r + 1.0 / 120.0
-    p = p * r + 1.0 / 24.0
-    p = p * r + 1.0 / 6.0
-    p = p * r + 0.5
+    r2 = r * r
+    even, odd = 1.0 / 479001600.0, 1.0 / 6227020800.0  # Taylor's series, even and odd powers apart: two short chains
+    even, odd = even * r2 + 1.0 / 3628800.0, odd * r2 + 1.0 / 39916800.0
+    even, odd = even * r2 + 1.0 / 40320.0, odd * r2 + 1.0 / 362880.0
+    even, odd = even * r2 + 1.0 / 720.0, odd * r2 + 1.0 / 5040.0
+    even, odd = even * r2 + 1.0 / 24.0, odd * r2 + 1.0 / 120.0
+    even, odd = even * r2 + 0.5, odd * r2 + 1.0 / 6.0
     scale = bits_float64((float64_bits(shifted) + _ONE) << _EXPONENT)
-    return scale * (p * r * r + r) + (scale - 1.0)
+    return scale * ((even + odd * r) * r2 + r) + (scale - 1.0)
 
 
 @kernel
