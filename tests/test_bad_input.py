@@ -364,7 +364,7 @@ def test_what_an_interrupted_merge_left_is_replaced(pair: tuple[Path, Path], tmp
     left = tmp_path / "out.partial"
     (left / "deep").mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
-    (tmp_path / "out.partial.lock").touch()
+    (tmp_path / "out.partial.journal").touch()
     assert gradient(*pair).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
 
@@ -378,7 +378,7 @@ def test_a_folder_in_the_way_of_the_unfinished_model_is_left_alone(pair: tuple[P
 
 def test_an_input_in_the_way_of_the_unfinished_model_is_left_alone(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (pair[1]).rename(tmp_path / "out.partial")
-    (tmp_path / "out.partial.lock").touch()
+    (tmp_path / "out.partial.journal").touch()
     refused(gradient(pair[0], tmp_path / "out.partial"), 6, "lies inside the input")
     assert (tmp_path / "out.partial" / "model.safetensors").exists()
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockmerge.api import draw, extract_lora, inspect, merge, plan
+    from blockmerge.api import clean, draw, extract_lora, inspect, merge, plan
     from blockmerge.errors import (
         BlockmergeError,
         FormatError,
@@ -41,6 +41,7 @@ __all__ = [
     "Problems",
     "Recipe",
     "RecipeError",
+    "clean",
     "draw",
     "extract_lora",
     "gradient",
@@ -53,6 +54,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "clean": "api",
     "draw": "api",
     "extract_lora": "api",
     "inspect": "api",

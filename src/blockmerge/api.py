@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from blockmerge.adapters import Extracted
     from blockmerge.execution import Event, Finished
 
-__all__ = ["draw", "extract_lora", "inspect", "merge", "plan"]
+__all__ = ["clean", "draw", "extract_lora", "inspect", "merge", "plan"]
 
 
 def inspect(model: str | Path) -> Inspection:
@@ -55,6 +55,7 @@ def merge(
     threads: int | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
+    restart: bool = False,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``, which appears there whole or not at all.
 
@@ -64,9 +65,11 @@ def merge(
     :param threads: default one per usable core. Results do not depend on it.
     :param overwrite: replace a model that is at ``out``.
     :param allow_nonfinite: write NaN and infinity instead of stopping at them.
+    :param restart: discard what an interrupted merge left, instead of going on from there.
 
     Raises :class:`~blockmerge.errors.OutputError`, :class:`~blockmerge.errors.ModelError` (an input changed or is
-    damaged) or :class:`~blockmerge.errors.NonFiniteError`; nothing is left behind then.
+    damaged) or :class:`~blockmerge.errors.NonFiniteError`. A merge that is stopped (Ctrl-C, a kill, a full disk, a
+    power failure) leaves what the same call goes on from; after any other error nothing is left behind.
     """
     from blockmerge.execution import run
 
@@ -80,12 +83,23 @@ def merge(
             threads=threads,
             overwrite=overwrite,
             allow_nonfinite=allow_nonfinite,
+            restart=restart,
             emit=on_event or (lambda event: None),
         )
 
 
 _planned = plan
 """The function, where an argument bears its name."""
+
+
+def clean(out: str | Path) -> bool:
+    """Discard what an interrupted merge into ``out`` left beside it; False if there is nothing.
+
+    Raises :class:`~blockmerge.errors.OutputError` if a merge is at work there.
+    """
+    from blockmerge.execution import discard
+
+    return discard(Path(out).expanduser())
 
 
 def draw(plan: Plan, path: str | Path) -> None:

@@ -35,6 +35,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 running = _options(
     click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it."),
     click.option("--overwrite", is_flag=True, help="Replace a model that is at OUT."),
+    click.option("--restart", is_flag=True, help="Begin anew instead of going on where a merge was interrupted."),
     click.option("--allow-nonfinite", is_flag=True, help="Write NaN and infinity instead of stopping at them."),
     click.option("--quiet", is_flag=True, help="No progress, no summary; errors only."),
 )
@@ -104,7 +105,7 @@ def gradient(
     """
     from blockmerge.recipes import gradient as build
 
-    how = {key: words.pop(key) for key in ("threads", "overwrite", "allow_nonfinite", "quiet")}
+    how = {key: words.pop(key) for key in ("threads", "overwrite", "restart", "allow_nonfinite", "quiet")}
     recipe = build(model1, model2, values=_curves(values), **words)
     if dry_run:
         _show_plan(recipe, as_json=as_json, plot=plot)
@@ -158,6 +159,16 @@ def merge(recipe: Path, out: str | None, **how: Any) -> None:
     if target is None:
         raise click.UsageError("give OUT: the recipe does not name one")
     merge_into(loaded, target, **how)
+
+
+@main.command()
+@click.argument("out")
+@guarded
+def clean(out: str) -> None:
+    """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
+    import blockmerge
+
+    click.echo(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
 
 
 @main.command()

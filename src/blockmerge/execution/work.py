@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +97,12 @@ class _Observed:
 
 
 class RowWork:
-    """The state of one row. Its passes run one after the other; the blocks of a pass in any order, on any thread."""
+    """The state of one row. Its passes run one after the other; the blocks of a pass in any order, on any thread.
 
-    def __init__(self, row: Row) -> None:
+    ``done`` are blocks of the result that are written already, with their digests: the last pass leaves them out.
+    """
+
+    def __init__(self, row: Row, done: Mapping[int, bytes] | None = None) -> None:
         self.row = row
         self.blocks = max(1, -(-row.nbytes // BLOCK))
         self.passes = 1 + max((len(piece.operation.measures) for piece in row.pieces), default=0)
@@ -111,7 +114,19 @@ class RowWork:
         self._started = [threading.Event() for _ in range(self.passes)]
         self._digests = bytearray(_DIGEST * self.blocks)
         self._guard = threading.Lock()
-        self._open(0)
+        self.done = frozenset(done or ())
+        for block, digest in (done or {}).items():
+            self.set_digest(block, digest)
+        self._remaining[-1] -= len(self.done)
+        if self._remaining[-1]:
+            self._open(0)
+
+    def left(self, number: int) -> Iterator[int]:
+        """The blocks that pass ``number`` has to look at; none if the row is done."""
+        if not self._remaining[-1]:
+            return iter(())
+        last = number + 1 == self.passes
+        return (block for block in range(self.blocks) if not (last and block in self.done))
 
     def wait(self, number: int, seconds: float) -> bool:
         """Wait until pass ``number`` may run; False if it still may not."""
