@@ -40,11 +40,12 @@ def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
     """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each, or one row.
 
     A row of an operation that lies across the edge of blocks is computed in each of them. Where an operation measures
-    first, tiles are as large as granules, so that it meets them again.
+    first and has no rows, tiles are the granules that it met then.
     """
     for number, piece, low, high in _cut(row, block):
-        unit = piece.operation.row
-        step = _whole(GRANULE if piece.operation.measures else tile // row.dtype.itemsize, unit)
+        operation = piece.operation
+        unit = GRANULE if operation.measures and operation.row == 1 else operation.row
+        step = _whole(GRANULE if operation.measures else tile // row.dtype.itemsize, unit)
         start = low - (low - piece.first) % unit
         end = min(high + (piece.first - high) % unit, piece.first + piece.count)
         for first in range(start, end, step):
