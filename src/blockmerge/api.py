@@ -17,9 +17,10 @@ from blockmerge.sources import ModelLocation, Source, locate, open_model, read_c
 
 if TYPE_CHECKING:
     from blockmerge.adapters import Extracted
+    from blockmerge.comparison import Difference
     from blockmerge.execution import Event, Finished
 
-__all__ = ["clean", "draw", "extract_lora", "inspect", "merge", "plan"]
+__all__ = ["clean", "diff", "draw", "extract_lora", "inspect", "merge", "plan"]
 
 
 def inspect(model: str | Path) -> Inspection:
@@ -100,6 +101,39 @@ def clean(out: str | Path) -> bool:
     from blockmerge.execution import discard
 
     return discard(Path(out).expanduser())
+
+
+def diff(
+    model1: str | Path,
+    model2: str | Path,
+    *,
+    on_event: Callable[[Event], object] | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Difference:
+    """Measure where two models differ: by tensor, by layer and block, in all. Reads both once, in constant memory.
+
+    Tensors are paired by name, through ties; vocabularies of different sizes by the rows that both have. Sums are
+    float64, in an order that depends on neither threads nor luck.
+
+    :param model1: what is measured against; folder, Hub id, or ``base+adapter``. So is ``model2``.
+    :param on_event: called with :class:`~blockmerge.execution.Started` and :class:`~blockmerge.execution.Progress`, in
+        this thread.
+    :param threads: default one per usable core.
+    :param quiet: show no progress of downloads from the Hub.
+
+    Raises :class:`~blockmerge.errors.ModelError` (quantised, broken, or changed while it was read) or
+    :class:`~blockmerge.errors.MismatchError` (no tensor can be compared).
+    """
+    from blockmerge.comparison import compare, pair_up
+    from blockmerge.execution.run import check_unchanged, thread_count
+
+    with ExitStack() as stack:
+        _, sources = _inputs(list(dict.fromkeys((str(model1), str(model2)))), stack, quiet=quiet)
+        both = sources[0], sources[-1]
+        found = compare(pair_up(*both), both, threads=thread_count(threads), emit=on_event or (lambda event: None))
+        check_unchanged(both)
+    return found
 
 
 def draw(plan: Plan, path: str | Path) -> None:
