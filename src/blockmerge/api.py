@@ -136,21 +136,20 @@ def diff(
     return found
 
 
-def draw(plan: Plan, path: str | Path) -> None:
-    """Draw the gradient of ``plan`` into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+def draw(subject: Plan | Difference, path: str | Path) -> None:
+    """Draw a plan or a difference into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+
+    Of a plan: the gradient, which layers stand where, or a method's numbers. Of a difference: layers and blocks.
 
     Raises :class:`~blockmerge.errors.RecipeError` for another ending, :class:`~blockmerge.errors.OutputError` if the
     file cannot be written.
     """
-    from blockmerge.report import gradient_png, gradient_svg
+    from blockmerge.comparison import difference_svg
+    from blockmerge.report import encoder, plan_svg
 
-    if plan.recipe.method != "gradient":
-        raise RecipeError(f"{path}: only gradients have a picture, {plan.recipe.method} has none")
     target = Path(path).expanduser()
-    kind = target.suffix.lower()
-    if kind not in (".svg", ".png"):
-        raise RecipeError(f"{path}: a picture ends in .svg or .png")
-    picture = gradient_svg(plan).encode() if kind == ".svg" else gradient_png(plan)
+    encode = encoder(target)
+    picture = encode(plan_svg(subject) if isinstance(subject, Plan) else difference_svg(subject))
     try:
         target.write_bytes(picture)
     except OSError as error:

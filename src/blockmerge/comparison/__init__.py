@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from blockmerge.comparison.difference import Difference, Statistics, TensorDifference
+from blockmerge.comparison.heatmap import difference_svg
 from blockmerge.comparison.measure import compare
 from blockmerge.comparison.pairs import Pair, Pairs, pair_up
 
-__all__ = ["Difference", "Pair", "Pairs", "Statistics", "TensorDifference", "compare", "pair_up"]
+__all__ = ["Difference", "Pair", "Pairs", "Statistics", "TensorDifference", "compare", "difference_svg", "pair_up"]

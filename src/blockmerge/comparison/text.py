@@ -31,8 +31,10 @@ def percent(value: float | None) -> str:
     if value is None:
         return "undefined"
     size = 100 * value
-    if size == 0 or 0.01 <= size < 9999.5:
-        return f"{size:.3f}%" if 0 < size < 1 else f"{size:.2f}%" if size < 10 else f"{size:.1f}%"
+    if size == 0:
+        return "0%"
+    if 0.01 <= size < 9999.5:
+        return f"{size:.3f}%" if size < 1 else f"{size:.2f}%" if size < 10 else f"{size:.1f}%"
     return f"{size:.1e}%"
 
 
