@@ -18,16 +18,16 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What can be added up over tensors. The sums of squares and products leave out elements that are not finite.
+    """What can be added up over tensors.
 
-    ``differing`` of ``elements`` are not the same number. ``largest`` is the greatest magnitude of a difference.
-    ``nonfinite`` counts NaN and infinity in model 1 and in model 2.
+    ``differing`` of ``elements`` are not the same number. ``squares`` are the sums of the squares of model 1 and of
+    model 2, ``distance`` that of their differences; they leave out elements that are not finite. ``largest`` is the
+    greatest magnitude of a difference. ``nonfinite`` counts NaN and infinity in model 1 and in model 2.
     """
 
     elements: int = 0
     differing: int = 0
     squares: tuple[float, float] = (0.0, 0.0)
-    product: float = 0.0
     distance: float = 0.0
     largest: float = 0.0
     nonfinite: tuple[int, int] = (0, 0)
@@ -48,10 +48,11 @@ class Statistics:
     @property
     def cosine(self) -> float | None:
         """The cosine of the angle between both; None if one is zero all over, or too large for float64."""
-        length = math.sqrt(self.squares[0]) * math.sqrt(self.squares[1])
-        if not (0.0 < length < math.inf and math.isfinite(self.product)):
+        one, two = map(math.sqrt, self.squares)
+        if not (0.0 < one * two < math.inf and math.isfinite(self.distance)):
             return None
-        return 1.0 if self.distance == 0.0 else max(-1.0, min(1.0, self.product / length))
+        cosine = (one / two + two / one - self.distance / (one * two)) / 2  # the law of cosines
+        return 1.0 if self.distance == 0.0 else max(-1.0, min(1.0, cosine))
 
     @staticmethod
     def total(parts: Iterable[Statistics]) -> Statistics:
@@ -62,7 +63,6 @@ class Statistics:
                 total.elements + part.elements,
                 total.differing + part.differing,
                 (total.squares[0] + part.squares[0], total.squares[1] + part.squares[1]),
-                total.product + part.product,
                 total.distance + part.distance,
                 max(total.largest, part.largest),
                 (total.nonfinite[0] + part.nonfinite[0], total.nonfinite[1] + part.nonfinite[1]),

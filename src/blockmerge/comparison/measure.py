@@ -119,7 +119,7 @@ class _Comparison:
     def _scratch(self) -> Numbers:
         lanes: Numbers | None = getattr(self._lanes, "lanes", None)
         if lanes is None:
-            lanes = self._lanes.lanes = np.empty((6, self._kernels.LANES))
+            lanes = self._lanes.lanes = np.empty((5, self._kernels.LANES))
         return lanes
 
     def _joined(self, pair: Pair, found: Numbers, buffers: Buffers) -> TensorDifference:
@@ -127,20 +127,19 @@ class _Comparison:
         total = np.zeros(self._kernels.FIELDS)
         for row in found:
             total += row
-        largest = float(found[:, 5].max())
+        largest = float(found[:, 4].max())
         place = None
         if largest:
-            granule = int(found[:, 5].argmax())
+            granule = int(found[:, 4].argmax())
             a, b = self._granule(pair, granule, buffers)
             place = tuple(place_of(granule * GRANULE + self._kernels.position(a, b, largest), pair.shape))
         statistics = Statistics(
             elements=pair.elements,
             differing=int(total[0]),
             squares=(float(total[1]), float(total[2])),
-            product=float(total[3]),
-            distance=float(total[4]),
+            distance=float(total[3]),
             largest=largest,
-            nonfinite=(int(total[6]), int(total[7])),
+            nonfinite=(int(total[5]), int(total[6])),
         )
         return TensorDifference(pair, statistics, place)
 
