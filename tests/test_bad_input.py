@@ -349,12 +349,12 @@ def test_debug_shows_where_it_happened(pair: tuple[Path, Path]) -> None:
 
 def test_a_lock_that_its_holder_removed_is_none(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with system.lock(path) as held:
+    with system.locked(path) as held:
         assert held
-        with system.lock(path) as second:
+        with system.locked(path) as second:
             assert not second
         late = path.open("ab")
-    assert not path.exists()
+        path.unlink()
     with late:  # opened in time, locked too late: the name is free for somebody else
         assert system._locked(late)
         assert not system._is_at(late, path)
@@ -417,7 +417,10 @@ def test_a_folder_that_appears_at_out_meanwhile_is_left_alone(pair: tuple[Path, 
     with pytest.raises(blockmerge.OutputError, match="exists already"):
         blockmerge.merge(blockmerge.gradient(*map(str, pair), values=0.5), tmp_path / "out", on_event=appear)
     assert (tmp_path / "out" / "thesis.txt").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
+    (tmp_path / "out").rename(tmp_path / "theirs")
+    found = blockmerge.merge(blockmerge.gradient(*map(str, pair), values=0.5), tmp_path / "out")
+    assert found.bytes_read == 0  # all of it was there, only the place was taken
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second", "theirs"]
 
 
 def test_where_names_cannot_be_exchanged_an_overwrite_still_leaves_one_model(

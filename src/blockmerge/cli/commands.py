@@ -163,6 +163,29 @@ def merge(recipe: Path, out: str | None, **how: Any) -> None:
 
 @main.command()
 @click.argument("out")
+@click.option("--inputs", is_flag=True, help="Compute tensors again from the inputs, and compare byte for byte.")
+@click.option("--sample", default="100%", metavar="SHARE", help="How much of the bytes to compute again.  [100%]")
+@click.option("--root", "roots", multiple=True, metavar="FOLDER", help="Where inputs that are folders lie.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@guarded
+def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads: int | None, quiet: bool) -> None:
+    """Compare the model at OUT with the digests that it carries, and with its inputs. Ends with 7 if it differs."""
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.errors import raise_all
+    from blockmerge.recipes.values import parse_share
+
+    share = parse_share(sample, "--sample")
+    with Display(quiet=quiet, doing="verifying", last_line=False) as show:
+        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=show)
+    raise_all(blockmerge.VerificationError(f"{out}: {line}") for line in found.differing)
+    again = f", {found.recomputed} of them computed again from the inputs" if inputs else ""
+    click.echo(f"{out}: {found.tensors} tensors are as they were written{again}")
+
+
+@main.command()
+@click.argument("out")
 @guarded
 def clean(out: str) -> None:
     """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
