@@ -57,6 +57,7 @@ def merge(
     overwrite: bool = False,
     allow_nonfinite: bool = False,
     restart: bool = False,
+    verify_inputs: bool = False,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``, which appears there whole or not at all.
 
@@ -67,15 +68,22 @@ def merge(
     :param overwrite: replace a model that is at ``out``.
     :param allow_nonfinite: write NaN and infinity instead of stopping at them.
     :param restart: discard what an interrupted merge left, instead of going on from there.
+    :param verify_inputs: first read the weights from the Hub's cache once, and compare them with their sha256.
 
     Raises :class:`~blockmerge.errors.OutputError`, :class:`~blockmerge.errors.ModelError` (an input changed or is
     damaged) or :class:`~blockmerge.errors.NonFiniteError`. A merge that is stopped (Ctrl-C, a kill, a full disk, a
     power failure) leaves what the same call goes on from; after any other error nothing is left behind.
     """
     from blockmerge.execution import run
+    from blockmerge.execution.run import usable_cores
+    from blockmerge.sources.blobs import damaged_blobs
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
+    if verify_inputs:
+        raise_all(
+            damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], threads or usable_cores())
+        )
     with ExitStack() as stack:
         return run(
             plan,

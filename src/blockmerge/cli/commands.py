@@ -36,6 +36,7 @@ running = _options(
     click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it."),
     click.option("--overwrite", is_flag=True, help="Replace a model that is at OUT."),
     click.option("--restart", is_flag=True, help="Begin anew instead of going on where a merge was interrupted."),
+    click.option("--verify-inputs", is_flag=True, help="First compare weights from the Hub with their checksums."),
     click.option("--allow-nonfinite", is_flag=True, help="Write NaN and infinity instead of stopping at them."),
     click.option("--quiet", is_flag=True, help="No progress, no summary; errors only."),
 )
@@ -105,7 +106,9 @@ def gradient(
     """
     from blockmerge.recipes import gradient as build
 
-    how = {key: words.pop(key) for key in ("threads", "overwrite", "restart", "allow_nonfinite", "quiet")}
+    how = {
+        key: words.pop(key) for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet")
+    }
     recipe = build(model1, model2, values=_curves(values), **words)
     if dry_run:
         _show_plan(recipe, as_json=as_json, plot=plot)
