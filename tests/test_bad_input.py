@@ -78,8 +78,10 @@ def test_a_config_that_is_no_json_object(pair: tuple[Path, Path], text: str) -> 
 def test_a_folder_without_weights(pair: tuple[Path, Path]) -> None:
     (pair[1] / "model.safetensors").unlink()
     refused(gradient(*pair), 3, "holds no weights")
+    (pair[1] / "model-q4.gguf").touch()
+    refused(gradient(*pair), 3, "only model-q4.gguf", "save_pretrained")
     (pair[1] / "pytorch_model.bin").touch()
-    refused(gradient(*pair), 3, "only pytorch_model.bin", "save_pretrained")
+    refused(gradient(*pair), 3, "pytorch_model.bin: is no file of torch.save")
 
 
 def test_an_index_that_names_a_missing_shard(pair: tuple[Path, Path]) -> None:
