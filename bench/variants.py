@@ -2,8 +2,9 @@
 
     python bench/variants.py
 
-Two finetunes of one base, a matrix and a vector each, change it by 1.5 % and 3 %; one change in a hundred is ten times as
-large. A difference is the length of what separates two results, over the length of what the method changed in the base.
+Two finetunes of one base, a matrix and a vector each, change it by 1.5 % and 3 %; one change in a hundred is ten times
+as large. A difference is the length of what separates two results, over the length of what the method changed in the
+base.
 """
 
 from __future__ import annotations
