@@ -634,14 +634,14 @@ def refused_or_as_torch_reads(data: bytes) -> None:
 
 @pytest.mark.soak
 @given(st.sampled_from(sorted(SEEDS)), changes)
-@settings(max_examples=100_000, deadline=None)
+@settings(max_examples=50_000, deadline=None)
 def test_many_damaged_files(seed: str, edits: list[tuple[str, int, bytes]]) -> None:
     the_same_or_refused(SEEDS[seed], changed(SEEDS[seed], edits))
 
 
 @pytest.mark.soak
 @given(changes)
-@settings(max_examples=100_000, deadline=None)
+@settings(max_examples=50_000, deadline=None)
 def test_many_damaged_pickles(edits: list[tuple[str, int, bytes]]) -> None:
     refused_or_as_torch_reads(repacked(changed(state(tensor(), tensor()), edits)))
 
