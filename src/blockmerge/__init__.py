@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockmerge.api import clean, diff, draw, extract_lora, inspect, merge, plan
+    from blockmerge.api import clean, diff, draw, extract_lora, inspect, merge, plan, verify
     from blockmerge.comparison import Difference
     from blockmerge.errors import (
         BlockmergeError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OutputError,
         Problems,
         RecipeError,
+        VerificationError,
     )
     from blockmerge.planning import Inspection, Plan
     from blockmerge.recipes import Recipe, gradient, load_recipe
@@ -43,6 +44,7 @@ __all__ = [
     "Problems",
     "Recipe",
     "RecipeError",
+    "VerificationError",
     "clean",
     "diff",
     "draw",
@@ -52,6 +54,7 @@ __all__ = [
     "load_recipe",
     "merge",
     "plan",
+    "verify",
 ]
 
 __version__ = "0.1.0"
@@ -64,6 +67,7 @@ _HOMES = {
     "inspect": "api",
     "merge": "api",
     "plan": "api",
+    "verify": "api",
     "Difference": "comparison",
     "Inspection": "planning",
     "Plan": "planning",

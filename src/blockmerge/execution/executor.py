@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import xxhash
@@ -17,7 +17,7 @@ from blockmerge.execution.compute import TILE, Buffers, Computer
 from blockmerge.execution.events import Event, Progress, TensorDone
 from blockmerge.execution.journal import Journal
 from blockmerge.execution.threads import PULSE, Workers
-from blockmerge.execution.work import BLOCK, RowWork
+from blockmerge.execution.work import BLOCK, Group, RowWork
 from blockmerge.execution.writer import PartialModel
 from blockmerge.planning import Plan
 from blockmerge.sources import Source
@@ -98,25 +98,43 @@ class Executor:
         Rows that measure first are taken in step, each one pass behind the row after it: when a pass is dealt, the one
         before it is long done, and no thread has to wait.
         """
-        rows, works = self._plan.rows, dict[int, RowWork]()
+        rows, works = self._plan.rows, self._joined()
+        yield from self._deal_joined(works)
+        early = frozenset(works)
         passes = 1 + max((len(p.operation.measures) for row in rows for p in row.pieces), default=0)
         for step in range(len(rows) + passes - 1):
             for number in range(min(passes, step + 1) - 1, -1, -1):
                 index = step - number
                 if index >= len(rows):
                     continue
-                if number == 0:
+                if number == 0 and index not in early:
                     works[index] = self._row_work(index)
                 work = works[index]
-                if number < work.passes:
+                if number < work.passes and not (index in early and number + 1 < work.passes):
                     yield from (_Job(work, index, number, block) for block in work.left(number))
                 if number + 1 == passes:
                     del works[index]
 
-    def _row_work(self, index: int) -> RowWork:
+    def _joined(self) -> dict[int, RowWork]:
+        """The rows that are measured together, by number, ready to be worked on."""
+        members: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(self._plan.rows):
+            if row.joined is not None:
+                members.setdefault(row.joined, []).append(index)
+        groups = [(indices, Group(len(indices))) for indices in members.values()]
+        return {index: self._row_work(index, group) for indices, group in groups for index in indices}
+
+    def _deal_joined(self, works: Mapping[int, RowWork]) -> Iterator[_Job]:
+        """Their measuring passes, each over all rows before the next."""
+        for number in range(max((work.passes for work in works.values()), default=1) - 1):
+            for index, work in works.items():
+                if number + 1 < work.passes:
+                    yield from (_Job(work, index, number, block) for block in work.left(number))
+
+    def _row_work(self, index: int, group: Group | None = None) -> RowWork:
         """The row number ``index``, ready to be worked on; one that is done already is counted at once."""
         row, done = self._plan.rows[index], self._written_before.get(index, {})
-        work = RowWork(row, done)
+        work = RowWork(row, done, group)
         with self._guard:
             self.bytes_written += sum(min(BLOCK, row.nbytes - block * BLOCK) for block in done)
             if len(done) == work.blocks:

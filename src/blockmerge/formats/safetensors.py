@@ -18,7 +18,7 @@ from blockmerge.errors import FormatError
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["Header", "build_header", "parse_header", "read_header"]
+__all__ = ["MAX_NAME", "MAX_RANK", "MAX_TENSORS", "Header", "build_header", "parse_header", "read_header"]
 
 MAX_HEADER = 100_000_000
 MAX_TENSORS = 1_000_000
@@ -30,10 +30,10 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a safetensors file declares.
+    """What a weight file declares.
 
-    ``offsets`` gives each tensor's first byte in the file; ``raw`` is the JSON text, whose digest identifies the
-    layout; ``size`` is the length that the file must have.
+    ``offsets`` gives each tensor's first byte in the file; ``raw`` is the text that says so (JSON here), whose digest
+    identifies the layout; ``size`` is the length that the file must have.
     """
 
     tensors: Mapping[str, TensorSpec]

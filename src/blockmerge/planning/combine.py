@@ -186,8 +186,8 @@ class _Combiner:
             origins: list[str] = []
             for part, inputs in zip(run.operands, run.inputs, strict=True):
                 start = layer_of(inputs[at]) or 0
-                origins.append(f"{start} to {start + stop - first - 1} of {self.sources[part.model].label}")
-            lines.append(f"layers {first} to {stop - 1} are made of layers {', '.join(origins)}")
+                origins.append(f"{_span(start, start + stop - first)} of {self.sources[part.model].label}")
+            lines.append(f"layers {_span(first, stop)}: {', '.join(origins)}")
         return lines
 
     def _tell(self) -> None:
@@ -240,6 +240,10 @@ class _Combiner:
                     if name in self.sources[part.model].specs and name not in known and layer_of(name) in taken
                 )
         return {model: list(dict.fromkeys(names)) for model, names in found.items() if names}
+
+
+def _span(start: int, stop: int) -> str:
+    return str(start) if stop - start == 1 else f"{start} to {stop - 1}"
 
 
 def _shown(call: Call, method: Method) -> str:
