@@ -27,6 +27,8 @@ from blockmerge.tensors import TensorSpec
 __all__ = ["compare"]
 
 Numbers = NDArray[np.float64]
+_JOB = 4
+"""Granules that a thread looks at in one go: threads meet at the interpreter's lock between any two of these."""
 
 
 def compare(
@@ -47,7 +49,7 @@ def compare(
 
 @dataclass
 class _Work:
-    """One pair in the making: a row of ``found`` for each granule, and how many are missing."""
+    """One pair in the making: a row of ``found`` for each granule, and how many jobs are missing."""
 
     index: int
     pair: Pair
@@ -57,7 +59,7 @@ class _Work:
 
 class _Job(NamedTuple):
     work: _Work
-    granule: int
+    granules: range
 
 
 class _Comparison:
@@ -84,13 +86,14 @@ class _Comparison:
     def _deal(self) -> Iterator[_Job]:
         for index, pair in enumerate(self._pairs):
             count = max(1, -(-pair.elements // GRANULE))
-            work = _Work(index, pair, np.zeros((count, self._kernels.FIELDS)), count)
-            yield from (_Job(work, granule) for granule in range(count))
+            jobs = [range(first, min(first + _JOB, count)) for first in range(0, count, _JOB)]
+            work = _Work(index, pair, np.zeros((count, self._kernels.FIELDS)), len(jobs))
+            yield from (_Job(work, granules) for granules in jobs)
 
     def _measure(self, job: _Job, buffers: Buffers) -> None:
         work, pair = job.work, job.work.pair
-        a, b = self._granule(pair, job.granule, buffers)
-        self._observe(pair, a, b, work.found[job.granule])
+        a, b = self._granules(pair, job.granules, buffers)
+        self._observe(pair, a, b, work.found[job.granules.start : job.granules.stop])
         with self._guard:
             self._read += a.nbytes + b.nbytes
             work.missing -= 1
@@ -98,10 +101,10 @@ class _Comparison:
         if last:
             self._results[work.index] = self._joined(pair, work.found, buffers)
 
-    def _granule(self, pair: Pair, granule: int, buffers: Buffers) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The encoded elements of both tensors."""
-        first = granule * GRANULE
-        count = min(GRANULE, pair.elements - first)
+    def _granules(self, pair: Pair, granules: range, buffers: Buffers) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The encoded elements of both tensors in ``granules``."""
+        first = granules.start * GRANULE
+        count = min(granules.stop * GRANULE, pair.elements) - first
         a, b = (
             _read(source, spec, first, count, buffers.operand(number, count * spec.dtype.itemsize))
             for number, (source, spec) in enumerate(zip(self._sources, (pair.first, pair.second), strict=True))
@@ -110,11 +113,12 @@ class _Comparison:
 
     def _observe(self, pair: Pair, a: NDArray[Any], b: NDArray[Any], out: Numbers) -> None:
         if not pair.numeric:
-            out[0] = np.count_nonzero(a.view(_bits(a)) != b.view(_bits(b)) if a.dtype == b.dtype else a != b)
+            out[0, 0] = np.count_nonzero(a.view(_bits(a)) != b.view(_bits(b)) if a.dtype == b.dtype else a != b)
             return
-        self._kernels.compare(a, b, self._scratch(), out)
-        if not np.isfinite(out).all():
-            self._kernels.compare_finite(a, b, out)
+        self._kernels.compare(a, b, GRANULE, self._scratch(), out)
+        for row in np.flatnonzero(~np.isfinite(out).all(axis=1)):
+            granule = slice(row * GRANULE, (row + 1) * GRANULE)
+            self._kernels.compare_finite(a[granule], b[granule], out[row])
 
     def _scratch(self) -> Numbers:
         lanes: Numbers | None = getattr(self._lanes, "lanes", None)
@@ -131,7 +135,7 @@ class _Comparison:
         place = None
         if largest:
             granule = int(found[:, 4].argmax())
-            a, b = self._granule(pair, granule, buffers)
+            a, b = self._granules(pair, range(granule, granule + 1), buffers)
             place = tuple(place_of(granule * GRANULE + self._kernels.position(a, b, largest), pair.shape))
         statistics = Statistics(
             elements=pair.elements,

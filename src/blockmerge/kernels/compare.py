@@ -6,6 +6,8 @@ processor can still work on in parallel. The scalar product of a and b follows f
 
 from __future__ import annotations
 
+import numba
+
 from blockmerge.kernels.bits import decode_wide, finite
 from blockmerge.kernels.cache import kernel
 
@@ -18,11 +20,19 @@ of d, elements of a that are not finite, and of b."""
 
 
 @kernel
-def compare(a, b, lanes, out):
-    """Fill ``out``, the :data:`FIELDS`, for elements that are all finite; if one is not, a sum is not either.
+def compare(a, b, granule, lanes, out):
+    """Fill a row of ``out``, the :data:`FIELDS`, for every ``granule`` elements; the last may be fewer.
 
+    They are right where all elements are finite; if one is not, neither is a sum of its granule.
     lanes: (5, LANES) float64, to work in.
     """
+    for row in range(len(out)):
+        start = row * granule
+        _compare(a[start : start + granule], b[start : start + granule], lanes, out[row])
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _compare(a, b, lanes, out):
     differing, aa, bb, dd, most = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
     lanes[:] = 0.0
     step = 2 * LANES
