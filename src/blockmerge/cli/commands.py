@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -42,7 +42,7 @@ running = _options(
 )
 showing = _options(
     click.option("--json", "as_json", is_flag=True, help="The plan as JSON."),
-    click.option("--plot", type=click.Path(path_type=Path), help="Draw the gradient into FILE.svg or FILE.png."),
+    click.option("--plot", type=click.Path(path_type=Path), help="Draw it into FILE.svg or FILE.png."),
 )
 
 
@@ -207,6 +207,45 @@ def inspect(model: str, as_json: bool) -> None:
 
     seen = blockmerge.inspect(model)
     click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+
+
+@main.command()
+@click.argument("model1")
+@click.argument("model2")
+@click.option(
+    "--by", type=click.Choice(["layer", "tensor"]), default="layer", help="A table of layers, or every tensor.  [layer]"
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, every tensor included.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw layers and blocks into FILE.svg or FILE.png.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@guarded
+def diff(
+    model1: str,
+    model2: str,
+    by: Literal["layer", "tensor"],
+    as_json: bool,
+    plot: Path | None,
+    quiet: bool,
+    threads: int | None,
+) -> None:
+    """Show where MODEL2 differs from MODEL1: by layer and block, in all, and the tensors that differ most.
+
+    Reads both once, in constant memory. Models are what they are for merging: folders, Hub ids, base+adapter.
+    """
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.cli.warmup import warm_up
+    from blockmerge.report import encoder
+
+    warm_up()
+    if plot is not None:
+        encoder(plot)  # a wrong ending is told before everything is read
+    with Display(quiet=quiet, doing="comparing", last_line=False) as show:
+        found = blockmerge.diff(model1, model2, on_event=show, quiet=quiet, threads=threads)
+    if plot is not None:
+        blockmerge.draw(found, plot)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
 
 
 @main.group()

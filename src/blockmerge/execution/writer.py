@@ -28,7 +28,7 @@ __all__ = ["PartialModel", "check_output", "discard", "index_file"]
 _INDEX = "model.safetensors.index.json"
 _OF_MODELS = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt", "README.md",
-    "gradient.svg", "LICENSE*", "NOTICE*", ".gitattributes",
+    "gradient.svg", "merge.svg", "LICENSE*", "NOTICE*", ".gitattributes",
 )  # fmt: skip
 _LAST = ("config.json", "adapter_config.json")
 """What makes a folder a model or an adapter; written last, so that an unfinished folder never loads."""
