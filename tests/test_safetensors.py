@@ -53,7 +53,7 @@ def test_a_header_has_exactly_these_bytes() -> None:
 HOSTILE = {
     "empty file": (b"", "too few"),
     "length past the end": (struct.pack("<Q", 1000) + b"{}", "truncated"),
-    "absurd length": (struct.pack("<Q", 1 << 40) + b"{}", "no safetensors file"),
+    "absurd length": (struct.pack("<Q", 1 << 40) + b"{}", "no file of a model"),
     "leading space": (file_of(None, raw=b" {}"), "does not start with"),
     "tab padding": (file_of(None, raw=b"{}\t"), "padded"),
     "broken JSON": (file_of(None, raw=b'{"a":}'), "not valid JSON"),

@@ -69,9 +69,11 @@ def merge(
     damaged) or :class:`~blockmerge.errors.NonFiniteError`; nothing is left behind then.
     """
     from blockmerge.execution import run
+    from blockmerge.report import published_files
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
+    published_files(plan, {row.name: "" for row in plan.rows})  # if it cannot be told, find out before the work
     with ExitStack() as stack:
         return run(
             plan,

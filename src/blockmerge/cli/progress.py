@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-import click
-
+from blockmerge.cli.terminal import abandon, say, show
 from blockmerge.execution import Event, Finished, Progress, Publishing, Started
 from blockmerge.planning.explain import size_text
 
@@ -37,8 +37,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
 
     def _silent(self, event: Event) -> None:
         del event
@@ -54,10 +58,12 @@ class Display:
             if self._bar is not None:
                 self._bar.update(self._task, description="saving", completed=self._total)
         elif isinstance(event, Finished):
-            if self._bar is not None:
-                self._bar.stop()
+            self._stop_bar()
             if self._last_line:
-                click.echo(summary(event))
+                try:
+                    show(summary(event))
+                except OSError:  # the model is there, whoever listens
+                    abandon(sys.stdout)
 
     def _start_bar(self) -> None:
         from rich.console import Console
@@ -73,14 +79,15 @@ class Display:
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self._doing, total=self._total)
-        self._bar.start()
+        with suppress(OSError):
+            self._bar.start()
 
     def _progress(self, event: Progress) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=event.bytes_written)
         elif event.seconds >= self._next_line + _LINE_EVERY:
             self._next_line = event.seconds
-            click.echo(f"{self._doing}: {_line(event, self._total)}", err=True)
+            say(f"{self._doing}: {_line(event, self._total)}")
 
 
 def _line(event: Progress, total: int) -> str:

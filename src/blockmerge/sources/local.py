@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blockmerge.errors import FormatError, ModelError, listed
+from blockmerge.errors import FormatError, ModelError, listed, printable
 from blockmerge.formats.jsonfile import read_object
-from blockmerge.formats.safetensors import Header, read_header
+from blockmerge.formats.regular import open_regular
+from blockmerge.formats.safetensors import Header, check_name, read_header
 from blockmerge.sources.base import Fingerprint
 from blockmerge.sources.positional import PositionalFile, identity, raise_file_limit
 from blockmerge.sources.small import SmallFile, small_files
@@ -58,7 +59,7 @@ class LocalSource:
 
     def __init__(self, folder: Path, label: str | None = None) -> None:
         self.folder = folder
-        self.label = label or folder.resolve().name
+        self.label = label or printable(folder.resolve().name)
         if not folder.is_dir():
             raise ModelError(f"{folder}: there is no such folder")
         raise_file_limit()
@@ -151,6 +152,7 @@ def weight_map(index: Path) -> dict[str, str]:
     for name, shard in entries.items():  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(name, str) or not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
             raise FormatError(f"{index}: {str(shard)[:80]!r} is no plain name of a .safetensors file")  # pyright: ignore[reportUnknownArgumentType]
+        check_name(name, str(index))
         shards[name] = shard
     return shards
 
@@ -170,7 +172,7 @@ def open_shard(path: Path) -> Shard:
     """
     known = identity(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = read_header(file, known[0], str(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
