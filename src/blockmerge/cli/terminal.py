@@ -20,7 +20,7 @@ def prepare() -> None:
     """Let the standard streams write what they cannot encode as escapes."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # somebody may have put another object there, or closed it
-            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore
 
 
 def say(line: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ MAX_DEPTH = 100
 """Config and tokenizer files have some ten levels; what follows them down must not run out of stack."""
 MAX_DIGITS = 300
 """Whole numbers that are longer are no sizes, cost quadratic time, and do not fit a float."""
+_Container = dict[str, Any] | list[Any]
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -74,11 +74,11 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _check_depth(value: Any, where: str) -> None:
-    level: list[Any] = [value]
+def _check_depth(value: dict[str, Any], where: str) -> None:
+    level: list[_Container] = [value]
     for _ in range(MAX_DEPTH):
-        inner: Iterator[Any] = (part for outer in level for part in (outer.values() if type(outer) is dict else outer))
-        level = [part for part in inner if type(part) is dict or type(part) is list]
+        parts = (part for outer in level for part in (outer.values() if isinstance(outer, dict) else outer))
+        level = [cast("_Container", part) for part in parts if isinstance(part, dict | list)]
         if not level:
             return
     raise FormatError(f"{where}: not valid JSON: nested too deeply")

@@ -25,7 +25,9 @@ __all__ = ["Document", "Node"]
 MAX_BYTES = 200_000
 MAX_NODES = 200_000
 MAX_DOCUMENTS = 100
+MAX_DIGITS = 300
 T = TypeVar("T")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, TypeError)
 """What PyYAML raises over values that do not fit the tag they bear."""
 
@@ -199,6 +201,9 @@ class Node:
         """A single value as YAML reads it; a list or mapping is a problem."""
         if not isinstance(self._node, yaml.ScalarNode):
             self.problem("needs a single value here")
+            return None
+        if len(self._node.value) > MAX_DIGITS and self._node.tag in _NUMBERS:
+            self.problem(f"is a number of {len(self._node.value):,} digits")
             return None
         try:
             value: object = yaml.SafeLoader("").construct_object(self._node, deep=True)  # pyright: ignore[reportUnknownMemberType]

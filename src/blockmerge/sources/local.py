@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class LocalSource:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ModelError(f"{folder}: has no config.json; a model folder needs one, as transformers saves it")
     return read_object(path, max_bytes=10_000_000)
 
@@ -124,7 +125,7 @@ def _unread(folder: Path, shards: Container[str]) -> Iterator[str]:
 
 
 def _weights_in(folder: Path) -> list[str]:
-    return sorted(path.name for kind in _KINDS for path in folder.glob(kind))
+    return sorted(path.name for kind in _KINDS for path in folder.glob(kind) if path.exists())
 
 
 def _index_of(folder: Path) -> dict[str, str]:
