@@ -31,7 +31,7 @@ from blockmerge.sources import LocalSource
 from blockmerge.sources.local import weight_map
 
 FUZZ = Path(__file__).parents[1] / "attacks" / "fuzz.py"
-many = settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 words = st.sampled_from(["", "a", "b", "..", "a\0b", "\x1b[2J", "ü", "\ud800", "__metadata__", "x" * 1025, "\u202e"])
 numbers = st.sampled_from([0, 1, 2, 4, 8, -1, 2**31, 2**63 - 1, 2**63, 2**64, 10**300, 10**301, 0.5, 1e999, True])
@@ -70,8 +70,10 @@ def near_headers(draw: st.DrawFn) -> bytes:
         entries[name] = {"dtype": code, "shape": shape, "data_offsets": [end, end + size]}
         end += size
     for _ in range(draw(st.integers(0, 2))):
-        target = entries.get(draw(st.sampled_from("abcdef")), entries)
-        target[draw(words | st.sampled_from(["dtype", "shape", "data_offsets"]))] = draw(values)
+        target = entries.get(draw(st.sampled_from("abcdef")))
+        (target if isinstance(target, dict) else entries)[
+            draw(words | st.sampled_from(["dtype", "shape", "data_offsets"]))
+        ] = draw(values)
     text = json.dumps(entries).encode()
     if draw(st.booleans()):
         at = draw(st.integers(0, len(text)))
@@ -139,7 +141,12 @@ RECIPES: list[dict[str, Any]] = [
         "values": {"attention": [0.2, 0.8], "all": [0.5]},
         "layers": "0:4",
     },
-    {"method": "linear", "models": {"a/b": {"weight": 1}, "c/d": {"weight": [0, 1]}}, "dtype": "float16", "name": "x"},
+    {
+        "method": "linear",
+        "models": [{"model": "a/b", "weight": 1}, {"model": "c/d", "weight": [0, 1]}],
+        "dtype": "float16",
+        "name": "x",
+    },
     {
         "merge_method": "ties",
         "base_model": "a/b",
