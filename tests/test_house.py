@@ -58,6 +58,7 @@ def test_nothing_catches_everything() -> None:
     allowed = {"cli/shell.py", "cli/warmup.py", "execution/threads.py", "sources/hub.py"}
     allowed |= {"sources/local.py", "execution/writer.py"}  # these put things back and raise it again
     allowed |= {"methods/plain.py", "methods/plugins.py"}  # other people's code
+    allowed |= {"kernels/cache.py"}  # a damaged pickle raises anything
     allowed |= {"vocabularies/files.py"}  # tokenizers raises nothing narrower
     for path in ROOT.rglob("*.py"):
         text = path.read_text(encoding="utf-8")

@@ -77,10 +77,12 @@ def merge(
     """
     from blockmerge.execution import run
     from blockmerge.execution.run import thread_count
+    from blockmerge.report import published_files
     from blockmerge.sources.blobs import damaged_blobs
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
+    published_files(plan, {row.name: "" for row in plan.rows})  # if it cannot be told, find out before the work
     if verify_inputs:
         raise_all(damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], thread_count(threads)))
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ import click
 
 from blockmerge import __version__
 from blockmerge.cli.shell import guarded
+from blockmerge.cli.terminal import say, show
 
 if TYPE_CHECKING:
     from blockmerge.planning import Plan
@@ -206,7 +207,7 @@ def inspect(model: str, as_json: bool) -> None:
     import blockmerge
 
     seen = blockmerge.inspect(model)
-    click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+    show(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
 
 
 @main.command()
@@ -275,12 +276,12 @@ def extract(model: str, base: str, out: str, quiet: bool, as_json: bool, **how: 
     import blockmerge
     from blockmerge.cli.progress import Display
 
-    with Display(quiet=quiet, doing="extracting", last_line=False) as show:
-        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=show, **how)
+    with Display(quiet=quiet, doing="extracting", last_line=False) as listen:
+        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=listen, **how)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        show(json.dumps(result.to_json(), indent=2))
     elif not quiet:
-        click.echo(str(result))
+        show(str(result))
 
 
 @main.command()
@@ -289,7 +290,7 @@ def methods() -> None:
     """List the merge methods: what each does, its equation, paper and parameters."""
     from blockmerge.report import methods_text
 
-    click.echo(methods_text())
+    show(methods_text())
 
 
 @main.command()
@@ -299,7 +300,7 @@ def schema(dialect: str | None) -> None:
     """Print the JSON Schema of recipes, of one DIALECT or of all, for editors that complete and check YAML."""
     from blockmerge.recipes.schema import schema as make
 
-    click.echo(json.dumps(make(dialect), indent=2))
+    show(json.dumps(make(dialect), indent=2))
 
 
 @main.command()
@@ -325,14 +326,14 @@ def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = Non
         blockmerge.draw(planned, plot)
     if not quiet:
         _remark(planned)
-    with Display(quiet=quiet) as show:
-        blockmerge.merge(planned, out, on_event=show, **how)
+    with Display(quiet=quiet) as listen:
+        blockmerge.merge(planned, out, on_event=listen, **how)
 
 
 def _remark(planned: Plan) -> None:
     for kind, lines in (("warning", planned.warnings), ("note", planned.notes)):
         for line in lines:
-            click.echo(f"{kind}: {line}", err=True)
+            say(f"{kind}: {line}")
 
 
 def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
@@ -341,4 +342,4 @@ def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
     planned = blockmerge.plan(recipe)
     if plot is not None:
         blockmerge.draw(planned, plot)
-    click.echo(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))
+    show(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))
