@@ -348,7 +348,10 @@ class PartialModel:
         What it left is tidied then.
         """
         path = _journal_of(self._folder)
-        if not path.exists() or not self._out.exists():
+        try:
+            if not path.exists() or not self._out.exists():
+                return False
+        except OSError:  # an unusable name, which is told of elsewhere
             return False
         with system.locked(path) as file:
             noted = None if file is None else Journal(file).read()
