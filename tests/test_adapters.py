@@ -501,7 +501,7 @@ def test_a_quantised_base_is_refused(tmp_path: Path) -> None:
         ("base+base", "has no adapter_config.json; after the + stands an adapter"),
         ("base+adapter/adapter_config.json", "is a file; give the folder that holds adapter_config.json"),
         ("adapter+base", "write its base before it, BASE+adapter"),
-        ("base+pickled", "has adapter_model.bin only"),
+        ("base+pickled", "adapter_model.bin: is no file of torch.save"),
         ("base+empty", "has no adapter_model.safetensors"),
     ],
 )

@@ -82,8 +82,10 @@ def test_a_config_that_is_no_json_object(pair: tuple[Path, Path], text: str) -> 
 def test_a_folder_without_weights(pair: tuple[Path, Path]) -> None:
     (pair[1] / "model.safetensors").unlink()
     refused(gradient(*pair), 3, "holds no weights")
+    (pair[1] / "model-q4.gguf").touch()
+    refused(gradient(*pair), 3, "only model-q4.gguf", "save_pretrained")
     (pair[1] / "pytorch_model.bin").touch()
-    refused(gradient(*pair), 3, "only pytorch_model.bin", "save_pretrained")
+    refused(gradient(*pair), 3, "pytorch_model.bin: is no file of torch.save")
 
 
 def test_an_index_that_names_a_missing_shard(pair: tuple[Path, Path]) -> None:
@@ -353,12 +355,12 @@ def test_debug_shows_where_it_happened(pair: tuple[Path, Path]) -> None:
 
 def test_a_lock_that_its_holder_removed_is_none(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with system.lock(path) as held:
+    with system.locked(path) as held:
         assert held
-        with system.lock(path) as second:
+        with system.locked(path) as second:
             assert not second
         late = path.open("ab")
-    assert not path.exists()
+        path.unlink()
     with late:  # opened in time, locked too late: the name is free for somebody else
         assert system._locked(late)
         assert not system._is_at(late, path)
@@ -368,7 +370,7 @@ def test_what_an_interrupted_merge_left_is_replaced(pair: tuple[Path, Path], tmp
     left = tmp_path / "out.partial"
     (left / "deep").mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
-    (tmp_path / "out.partial.lock").touch()
+    (tmp_path / "out.partial.journal").touch()
     assert gradient(*pair).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
 
@@ -382,7 +384,7 @@ def test_a_folder_in_the_way_of_the_unfinished_model_is_left_alone(pair: tuple[P
 
 def test_an_input_in_the_way_of_the_unfinished_model_is_left_alone(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (pair[1]).rename(tmp_path / "out.partial")
-    (tmp_path / "out.partial.lock").touch()
+    (tmp_path / "out.partial.journal").touch()
     refused(gradient(pair[0], tmp_path / "out.partial"), 6, "lies inside the input")
     assert (tmp_path / "out.partial" / "model.safetensors").exists()
 
@@ -421,7 +423,10 @@ def test_a_folder_that_appears_at_out_meanwhile_is_left_alone(pair: tuple[Path, 
     with pytest.raises(blockmerge.OutputError, match="exists already"):
         blockmerge.merge(blockmerge.gradient(*map(str, pair), values=0.5), tmp_path / "out", on_event=appear)
     assert (tmp_path / "out" / "thesis.txt").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second"]
+    (tmp_path / "out").rename(tmp_path / "theirs")
+    found = blockmerge.merge(blockmerge.gradient(*map(str, pair), values=0.5), tmp_path / "out")
+    assert found.bytes_read == 0  # all of it was there, only the place was taken
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out", "second", "theirs"]
 
 
 def test_where_names_cannot_be_exchanged_an_overwrite_still_leaves_one_model(
@@ -587,3 +592,13 @@ def test_an_empty_tensor_of_a_huge_shape_is_no_trouble(tmp_path: Path) -> None:
         models.save(tmp_path / name, content)
     assert gradient(tmp_path / "first", tmp_path / "second").exit_code == 0
     assert models.read(tmp_path / "out")["model.empty.weight"][1].shape == (2**40, 0)
+
+
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_journal_that_is_none_is_left_alone(pair: tuple[Path, Path], what: str) -> None:
+    folder = pair[0].parent
+    (folder / "mine").write_text("precious")
+    journal = folder / "out.partial.journal"
+    os.mkfifo(journal) if what == "pipe" else journal.symlink_to("mine")
+    refused(gradient(*pair), 6, "cannot be written")
+    assert (folder / "mine").read_text() == "precious"

@@ -135,7 +135,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_stop_at_once_and_leave_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signals_stop_at_once_and_leave_what_the_same_command_goes_on_from(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     content = {f"t{k}.weight": (F32, np.zeros((1024, 2048), np.float32)) for k in range(40)}
     models.save(tmp_path / "first", content, {"model_type": "none"})
     os.link(tmp_path / "first" / "model.safetensors", tmp_path / "twin")
@@ -149,6 +151,9 @@ def test_signals_stop_at_once_and_leave_nothing(tmp_path: Path, number: signal.S
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
-    assert "nothing was published" in errors
+    assert "nothing was published; the same command goes on from there" in errors
     assert "Traceback" not in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out.partial", "out.partial.journal", "second"]
+    assert CliRunner().invoke(main, ["clean", str(tmp_path / "out")]).output.endswith("out: discarded\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+    assert CliRunner().invoke(main, ["clean", str(tmp_path / "out")]).output.endswith("out: nothing to discard\n")

@@ -178,9 +178,9 @@ def test_events_tell_the_story_in_order(tmp_path: Path, pair: tuple[Path, Path])
 
 def test_a_listener_that_raises_stops_the_merge_and_leaves_nothing(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     def refuse(event: object) -> None:
-        raise KeyboardInterrupt
+        raise ZeroDivisionError
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ZeroDivisionError):
         merge(*pair, tmp_path / "out", values=[0.5], how={"on_event": refuse})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
 

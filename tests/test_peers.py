@@ -6,6 +6,7 @@ MERGEKIT=path/to/mergekit-yaml pytest -m peers
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -94,3 +95,73 @@ def test_it_agrees_with_mergekit(tmp_path: Path, case: str) -> None:
     found, expected = models.read(tmp_path / "ours"), models.read(tmp_path / "theirs")
     for name in expected:
         assert np.abs(found[name][1] - expected[name][1]).max() < 2e-5, name
+
+
+FILES: dict[str, dict[str, Any]] = {
+    "filters": {
+        "merge_method": "slerp",
+        "models": [{"model": "m1"}],
+        "parameters": {
+            "t": [
+                {"filter": "self_attn", "value": [0, 0.3, 1]},
+                {"filter": "mlp", "value": [1, 0.2]},
+                {"value": 0.5},
+            ]
+        },
+    },
+    "levels": {
+        "merge_method": "ties",
+        "models": [
+            {"model": "m0", "parameters": {"weight": 5}},
+            {
+                "model": "m1",
+                "parameters": {"weight": [{"filter": "mlp", "value": [0.1, 1]}], "density": [0.3, 0.9]},
+            },
+            {"model": "m2"},
+        ],
+        "parameters": {"normalize": [{"filter": "norm", "value": False}], "lambda": 1.2, "weight": [0.5, 0.7]},
+    },
+    "slices": {
+        "merge_method": "linear",
+        "slices": [
+            {
+                "sources": [
+                    {"model": "m1", "layer_range": [0, 2], "parameters": {"weight": 0.2}},
+                    {"model": "m2", "layer_range": [1, 3]},
+                ],
+                "parameters": {"weight": [0, 1]},
+            },
+            {"sources": [{"model": "m2", "layer_range": [1, 3]}, {"model": "m0", "layer_range": [0, 2]}]},
+        ],
+        "parameters": {"weight": 1},
+    },
+    "flags": {
+        "merge_method": "task_arithmetic",
+        "models": [{"model": "m2"}, {"model": "m1", "parameters": {"weight": 0.1}}],
+        "parameters": {"weight": [0.3, 0.9], "normalize": [False, True]},
+    },
+}
+
+
+@pytest.mark.skipif(TOOL is None, reason="needs mergekit 0.1.5: set MERGEKIT to its mergekit-yaml")
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_mergekit_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {**CONFIG, "num_hidden_layers": 3}
+    for k in range(3):
+        random = np.random.default_rng(k)
+        content = {
+            tensor: (F32, random.normal(0, 0.02, value.shape).astype(np.float32))
+            for tensor, (_, value) in models.tensors(0, dtype=F32, layers=3).items()
+        }
+        models.save(tmp_path / f"m{k}", content, config)
+    file = {**FILES[name], "base_model": "m0", "dtype": "float32"}
+    text = re.sub(r"\bm(\d)\b", rf"{tmp_path}/m\1", yaml.safe_dump(file))
+    Path("theirs.yaml").write_text(text)
+    Path("ours.yaml").write_text("variant: mergekit-0.1.5\n" + text)
+    subprocess.run([str(TOOL), "theirs.yaml", "theirs"], check=True, capture_output=True)
+    blockmerge.merge("ours.yaml", "ours")
+    found, expected = models.read(tmp_path / "ours"), models.read(tmp_path / "theirs")
+    assert found.keys() == expected.keys()
+    for tensor in expected:
+        assert np.abs(found[tensor][1] - expected[tensor][1]).max() < 1e-6, tensor

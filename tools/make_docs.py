@@ -99,6 +99,24 @@ Everything is computed tensor by tensor, in float32 or float64, and rounded once
 Methods that must know something of a whole tensor before they can write it (an angle, a threshold) read it more than
 once. Random choices follow from `seed` and the name of the tensor alone, so they do not depend on threads or order.
 
+## What papers say and what mergekit does
+
+A native recipe means the paper. A [file of mergekit's](recipes.md#mergekits-files) means what mergekit documents, with
+its bugs repaired. Where the two differ, `variant: mergekit` (or `scope`, for `ties`) turns a native recipe to the other
+side. `python bench/variants.py` measures how far results are apart, in units of what the method changes in the base:
+
+```text
+dare_linear: 1/density, or one L1 factor            0.08%
+della: 1/chance, or one L1 factor                  23.81%
+ties: trimmed by tensor, or over the model          0.54%
+breadcrumbs: gamma first, or density first         28.78%
+sce: shares as they are, or equal when small       21.83%
+model_stock: base below zero, or past it          100.00%
+slerp: always, or linear above 0.9995               0.00%
+```
+
+## All methods
+
 """
 
 

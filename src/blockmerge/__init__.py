@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockmerge.api import draw, extract_lora, inspect, merge, plan
+    from blockmerge.api import clean, draw, extract_lora, inspect, merge, plan, verify
     from blockmerge.errors import (
         BlockmergeError,
         FormatError,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         OutputError,
         Problems,
         RecipeError,
+        VerificationError,
     )
     from blockmerge.planning import Inspection, Plan
     from blockmerge.recipes import Recipe, gradient, load_recipe
@@ -41,6 +42,8 @@ __all__ = [
     "Problems",
     "Recipe",
     "RecipeError",
+    "VerificationError",
+    "clean",
     "draw",
     "extract_lora",
     "gradient",
@@ -48,16 +51,19 @@ __all__ = [
     "load_recipe",
     "merge",
     "plan",
+    "verify",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "clean": "api",
     "draw": "api",
     "extract_lora": "api",
     "inspect": "api",
     "merge": "api",
     "plan": "api",
+    "verify": "api",
     "Inspection": "planning",
     "Plan": "planning",
     "Recipe": "recipes",

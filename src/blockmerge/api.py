@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockmerge import dtypes
-from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
+from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, VerificationError, raise_all
 from blockmerge.planning import InputModel, Inspection, Plan, aligned, inspect_source, make_plan
-from blockmerge.recipes import Recipe, load_recipe
+from blockmerge.recipes import Recipe, from_dict, load_recipe
 from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
 if TYPE_CHECKING:
     from blockmerge.adapters import Extracted
     from blockmerge.execution import Event, Finished
+    from blockmerge.execution.verify import Verified
 
-__all__ = ["draw", "extract_lora", "inspect", "merge", "plan"]
+__all__ = ["clean", "draw", "extract_lora", "inspect", "merge", "plan", "verify"]
 
 
 def inspect(model: str | Path) -> Inspection:
@@ -55,6 +56,8 @@ def merge(
     threads: int | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
+    restart: bool = False,
+    verify_inputs: bool = False,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``, which appears there whole or not at all.
 
@@ -64,16 +67,25 @@ def merge(
     :param threads: default one per usable core. Results do not depend on it.
     :param overwrite: replace a model that is at ``out``.
     :param allow_nonfinite: write NaN and infinity instead of stopping at them.
+    :param restart: discard what an interrupted merge left, instead of going on from there.
+    :param verify_inputs: first read the weights from the Hub's cache once, and compare them with their sha256.
 
     Raises :class:`~blockmerge.errors.OutputError`, :class:`~blockmerge.errors.ModelError` (an input changed or is
-    damaged) or :class:`~blockmerge.errors.NonFiniteError`; nothing is left behind then.
+    damaged) or :class:`~blockmerge.errors.NonFiniteError`. A merge that is stopped (Ctrl-C, a kill, a full disk, a
+    power failure) leaves what the same call goes on from; after any other error nothing is left behind.
     """
     from blockmerge.execution import run
+    from blockmerge.execution.run import usable_cores
     from blockmerge.report import published_files
+    from blockmerge.sources.blobs import damaged_blobs
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
     published_files(plan, {row.name: "" for row in plan.rows})  # if it cannot be told, find out before the work
+    if verify_inputs:
+        raise_all(
+            damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], threads or usable_cores())
+        )
     with ExitStack() as stack:
         return run(
             plan,
@@ -82,12 +94,75 @@ def merge(
             threads=threads,
             overwrite=overwrite,
             allow_nonfinite=allow_nonfinite,
+            restart=restart,
             emit=on_event or (lambda event: None),
         )
 
 
 _planned = plan
 """The function, where an argument bears its name."""
+
+
+def clean(out: str | Path) -> bool:
+    """Discard what an interrupted merge into ``out`` left beside it; False if there is nothing.
+
+    Raises :class:`~blockmerge.errors.OutputError` if a merge is at work there.
+    """
+    from blockmerge.execution import discard
+
+    return discard(Path(out).expanduser())
+
+
+def verify(
+    out: str | Path,
+    *,
+    inputs: bool = False,
+    sample: float = 1.0,
+    roots: Sequence[str | Path] = (),
+    threads: int | None = None,
+    on_event: Callable[[Event], object] | None = None,
+) -> Verified:
+    """Compare a merged model with the digests in its blockmerge.json, and if asked with what its inputs give.
+
+    :param out: the folder of the model.
+    :param inputs: compute tensors again from the inputs, and compare them byte for byte.
+    :param sample: the share of the bytes that is computed again, 0 to 1; which tensors follows from the plan alone.
+    :param roots: where inputs that are folders lie, which a manifest knows by their names only; besides the folder that
+        ``out`` is in and the current one.
+
+    Raises :class:`~blockmerge.errors.ModelError` if it has no manifest or an input is not there, and
+    :class:`~blockmerge.errors.VerificationError` if the inputs are not those that it was made of.
+    """
+    from blockmerge.execution import verify as checking
+    from blockmerge.execution.run import usable_cores
+
+    if not 0 <= sample <= 1:
+        raise RecipeError(f"sample: {sample:g} is no share; 0.05 is a twentieth")
+    folder = Path(out).expanduser()
+    emit: Callable[[Event], object] = on_event or (lambda event: None)
+    threads = usable_cores() if threads is None else threads
+    manifest = checking.read_manifest(folder)
+    with ExitStack() as stack:
+        model = stack.enter_context(contextlib.closing(open_model(ModelLocation(folder, folder.resolve().name))))
+        found = checking.check_digests(model, manifest, threads=threads, emit=emit)
+        names: list[str] = []
+        if inputs:
+            places = [*map(Path, roots), folder.resolve().parent, Path()]
+            recipe = from_dict(manifest.recipe).with_models(lambda name: _found_in(name, places))
+            again, sources = _plan(recipe, stack, quiet=on_event is None)
+            if again.digest != manifest.plan:
+                raise VerificationError(f"{folder}: its inputs are not those that it was made of")
+            names = checking.sampled({row.name: row.nbytes for row in again.rows}, sample, again.digest)
+            planned = _staged(again, sources, folder.name, allow_nonfinite=True)
+            found += checking.recompute(model, planned, names, threads=threads, emit=emit)
+        return checking.Verified(folder, len(manifest.tensors), len(names), tuple(found))
+
+
+def _found_in(name: str, roots: Sequence[Path]) -> str:
+    """The reference of a model, with folders instead of their names where one of ``roots`` has them."""
+    return "+".join(
+        next((str(root / part) for root in roots if (root / part).is_dir()), part) for part in name.split("+")
+    )
 
 
 def draw(plan: Plan, path: str | Path) -> None:

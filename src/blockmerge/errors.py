@@ -10,6 +10,7 @@ The class decides the exit code of the command line; scripts may rely on the cod
     ├── MismatchError               4   the inputs do not fit each other
     ├── NonFiniteError              5   NaN or infinity in an input or a result
     ├── OutputError                 6   the result cannot be written there: exists, no room, no permission
+    ├── VerificationError           7   a merged model is not what its manifest or its inputs say
     └── Problems                    *   several of the above at once; the code of the first
 
     Ctrl-C ends with 130 and SIGTERM with 143, as a shell expects.
@@ -28,6 +29,7 @@ __all__ = [
     "OutputError",
     "Problems",
     "RecipeError",
+    "VerificationError",
     "listed",
     "printable",
     "raise_all",
@@ -72,6 +74,12 @@ class OutputError(BlockmergeError):
     """The merged model cannot be written: it exists, there is no room, or no permission."""
 
     exit_code = 6
+
+
+class VerificationError(BlockmergeError):
+    """A merged model differs from its manifest, or from what its inputs give."""
+
+    exit_code = 7
 
 
 class Problems(BlockmergeError):  # noqa: N818 - it is several

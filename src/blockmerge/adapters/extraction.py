@@ -66,7 +66,7 @@ class _Extraction:
 
     def run(self, out: Path, *, overwrite: bool) -> Extracted:
         check_output([part for model in self.inputs for part in model.parts], self.size, out, overwrite=overwrite)
-        with PartialModel([self.shard], out, overwrite=overwrite).open() as output:
+        with PartialModel([self.shard], out, overwrite=overwrite).open() as (output, _):
             count = len(self.selection.matrices) + len(self.selection.whole)
             self.emit(Started(count, self._bytes_to_read(), self.size, 1))
             layers = tuple(self._factored(matrix, output) for matrix in self.selection.matrices)

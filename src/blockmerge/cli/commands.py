@@ -36,6 +36,8 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 running = _options(
     click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it."),
     click.option("--overwrite", is_flag=True, help="Replace a model that is at OUT."),
+    click.option("--restart", is_flag=True, help="Begin anew instead of going on where a merge was interrupted."),
+    click.option("--verify-inputs", is_flag=True, help="First compare weights from the Hub with their checksums."),
     click.option("--allow-nonfinite", is_flag=True, help="Write NaN and infinity instead of stopping at them."),
     click.option("--quiet", is_flag=True, help="No progress, no summary; errors only."),
 )
@@ -105,7 +107,9 @@ def gradient(
     """
     from blockmerge.recipes import gradient as build
 
-    how = {key: words.pop(key) for key in ("threads", "overwrite", "allow_nonfinite", "quiet")}
+    how = {
+        key: words.pop(key) for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet")
+    }
     recipe = build(model1, model2, values=_curves(values), **words)
     if dry_run:
         _show_plan(recipe, as_json=as_json, plot=plot)
@@ -159,6 +163,39 @@ def merge(recipe: Path, out: str | None, **how: Any) -> None:
     if target is None:
         raise click.UsageError("give OUT: the recipe does not name one")
     merge_into(loaded, target, **how)
+
+
+@main.command()
+@click.argument("out")
+@click.option("--inputs", is_flag=True, help="Compute tensors again from the inputs, and compare byte for byte.")
+@click.option("--sample", default="100%", metavar="SHARE", help="How much of the bytes to compute again.  [100%]")
+@click.option("--root", "roots", multiple=True, metavar="FOLDER", help="Where inputs that are folders lie.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@guarded
+def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads: int | None, quiet: bool) -> None:
+    """Compare the model at OUT with the digests that it carries, and with its inputs. Ends with 7 if it differs."""
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.errors import raise_all
+    from blockmerge.recipes.values import parse_share
+
+    share = parse_share(sample, "--sample")
+    with Display(quiet=quiet, doing="verifying", last_line=False) as show:
+        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=show)
+    raise_all(blockmerge.VerificationError(f"{out}: {line}") for line in found.differing)
+    again = f", {found.recomputed} of them computed again from the inputs" if inputs else ""
+    click.echo(f"{out}: {found.tensors} tensors are as they were written{again}")
+
+
+@main.command()
+@click.argument("out")
+@guarded
+def clean(out: str) -> None:
+    """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
+    import blockmerge
+
+    click.echo(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
 
 
 @main.command()

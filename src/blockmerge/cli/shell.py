@@ -76,10 +76,10 @@ def _signals() -> Generator[None]:
 
 def _leave(error: BaseException) -> NoReturn:
     if isinstance(error, KeyboardInterrupt):
-        _say("stopped; nothing was published")
+        _say(_with_notes("stopped; nothing was published", error))
         sys.exit(130)
     if isinstance(error, _Terminated):
-        _say("terminated; nothing was published")
+        _say(_with_notes("terminated; nothing was published", error))
         sys.exit(143)
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is no error
         terminal.abandon(sys.stdout)
@@ -91,10 +91,10 @@ def _leave(error: BaseException) -> NoReturn:
             _say(f"and {len(error.problems) - _MOST_PROBLEMS} more problems")
         sys.exit(error.exit_code)
     if isinstance(error, BlockmergeError):
-        _say(str(error))
+        _say(_with_notes(str(error), error))
         sys.exit(error.exit_code)
     if isinstance(error, OSError):
-        _say(f"the system says: {error}")
+        _say(_with_notes(f"the system says: {error}", error))
         terminal.abandon(sys.stdout)
         sys.exit(1)
     if isinstance(error, MemoryError):
@@ -102,6 +102,11 @@ def _leave(error: BaseException) -> NoReturn:
         sys.exit(1)
     _say(f"internal error, please report it with the output of --debug: {type(error).__name__}: {error}")
     sys.exit(70)
+
+
+def _with_notes(line: str, error: BaseException) -> str:
+    """The line, and what those that the error passed through had to say."""
+    return "; ".join([line, *getattr(error, "__notes__", ())])
 
 
 def _say(line: str) -> None:

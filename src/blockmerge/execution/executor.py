@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import xxhash
 
 from blockmerge.execution.compute import TILE, Buffers, Computer
 from blockmerge.execution.events import Event, Progress, TensorDone
-from blockmerge.execution.work import RowWork
+from blockmerge.execution.journal import Journal
+from blockmerge.execution.work import BLOCK, Group, RowWork
 from blockmerge.execution.writer import PartialModel
 from blockmerge.planning import Plan
 from blockmerge.sources import Source
@@ -23,12 +24,15 @@ from blockmerge.sources import Source
 __all__ = ["Executor"]
 
 _PULSE = 0.1
+_WINDOW = 2 << 30
+"""Bytes that a power failure may cost."""
 
 
 class _Job(NamedTuple):
     """One block of one pass over a row."""
 
     work: RowWork
+    row: int
     number: int
     block: int
 
@@ -41,6 +45,8 @@ class Executor:
         plan: Plan,
         sources: Sequence[Source],
         output: PartialModel,
+        journal: Journal,
+        done: Mapping[int, Mapping[int, bytes]],
         *,
         threads: int,
         allow_nonfinite: bool,
@@ -48,6 +54,8 @@ class Executor:
         tile: int = TILE,
     ) -> None:
         self._plan, self._output, self._threads, self._emit = plan, output, threads, emit
+        self._journal, self._written_before = journal, done
+        self._synced = 0
         self._computer = Computer(sources, tile=tile, allow_nonfinite=allow_nonfinite)
         self._guard = threading.Lock()
         self._finished = threading.Event()
@@ -74,14 +82,20 @@ class Executor:
                 worker.start()
             while not self._finished.wait(_PULSE):
                 self._report(started)
+                self._save()
         finally:  # also when a listener raises or Ctrl-C arrives
             self._stopped = True
             for worker in workers:
-                if worker.ident is not None:
-                    worker.join()
+                _join(worker)
         self._report(started)
         if self._failure is not None:
             raise self._failure
+
+    def _save(self) -> None:
+        """Now and then let what is written outlive the system."""
+        if self.bytes_written - self._synced >= _WINDOW:
+            self._synced = self.bytes_written
+            self._journal.settle(self._output.sync)
 
     def _report(self, started: float) -> None:
         with self._guard:
@@ -96,20 +110,48 @@ class Executor:
         Rows that measure first are taken in step, each one pass behind the row after it: when a pass is dealt, the one
         before it is long done, and no thread has to wait.
         """
-        rows, works = self._plan.rows, dict[int, RowWork]()
+        rows, works = self._plan.rows, self._joined()
+        yield from self._deal_joined(works)
+        early = frozenset(works)
         passes = 1 + max((len(p.operation.measures) for row in rows for p in row.pieces), default=0)
         for step in range(len(rows) + passes - 1):
             for number in range(min(passes, step + 1) - 1, -1, -1):
                 index = step - number
                 if index >= len(rows):
                     continue
-                if number == 0:
-                    works[index] = RowWork(rows[index])
+                if number == 0 and index not in early:
+                    works[index] = self._row_work(index)
                 work = works[index]
-                if number < work.passes:
-                    yield from (_Job(work, number, block) for block in range(work.blocks))
+                if number < work.passes and not (index in early and number + 1 < work.passes):
+                    yield from (_Job(work, index, number, block) for block in work.left(number))
                 if number + 1 == passes:
                     del works[index]
+
+    def _joined(self) -> dict[int, RowWork]:
+        """The rows that are measured together, by number, ready to be worked on."""
+        members: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(self._plan.rows):
+            if row.joined is not None:
+                members.setdefault(row.joined, []).append(index)
+        groups = [(indices, Group(len(indices))) for indices in members.values()]
+        return {index: self._row_work(index, group) for indices, group in groups for index in indices}
+
+    def _deal_joined(self, works: Mapping[int, RowWork]) -> Iterator[_Job]:
+        """Their measuring passes, each over all rows before the next."""
+        for number in range(max((work.passes for work in works.values()), default=1) - 1):
+            for index, work in works.items():
+                if number + 1 < work.passes:
+                    yield from (_Job(work, index, number, block) for block in work.left(number))
+
+    def _row_work(self, index: int, group: Group | None = None) -> RowWork:
+        """The row number ``index``, ready to be worked on; one that is done already is counted at once."""
+        row, done = self._plan.rows[index], self._written_before.get(index, {})
+        work = RowWork(row, done, group)
+        self.bytes_written += sum(min(BLOCK, row.nbytes - block * BLOCK) for block in done)
+        if len(done) == work.blocks:
+            self.digests[row.name] = work.digest
+            self._done.append(TensorDone(row.name, work.digest))
+        return work
 
     def _next(self) -> _Job | None:
         with self._guard:
@@ -147,6 +189,7 @@ class Executor:
             read += part.read
             written += part.data.nbytes
         job.work.set_digest(job.block, digest.digest())
+        self._journal.note(job.row, job.block, digest.digest())
         self._account(job, read, written)
 
     def _account(self, job: _Job, read: int, written: int) -> None:
@@ -158,3 +201,12 @@ class Executor:
                 name, digest = job.work.row.name, job.work.digest
                 self.digests[name] = digest
                 self._done.append(TensorDone(name, digest))
+
+
+def _join(worker: threading.Thread) -> None:
+    """Wait until a thread has stopped, which it does after the block in its hands; another Ctrl-C changes nothing."""
+    while worker.ident is not None and worker.is_alive():
+        try:
+            worker.join()
+        except BaseException:  # a second signal
+            continue

@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import xxhash
+
 from blockmerge.errors import ModelError, RecipeError
 from blockmerge.execution.events import Event, Finished, Publishing, Started
 from blockmerge.execution.executor import Executor
+from blockmerge.execution.journal import key_of
+from blockmerge.execution.work import BLOCK
 from blockmerge.execution.writer import PartialModel, check_output, index_file
 from blockmerge.planning import Plan
 from blockmerge.report import published_files
@@ -26,24 +30,25 @@ def run(
     threads: int | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
+    restart: bool = False,
     emit: Callable[[Event], object] = lambda event: None,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
     threads = usable_cores() if threads is None else threads
     if threads < 1:
         raise RecipeError(f"threads: {threads} is no number of threads")
+    key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite)
+    if not restart and partial.finished_before(key):
+        return _told(emit, Finished(out, 0, 0, 0.0, 0.0, 0))
     check_output([part for model in plan.leaves for part in model.parts], plan.bytes_to_write, out, overwrite=overwrite)
-    with PartialModel(plan.shards, out, overwrite=overwrite).open() as output:
+    with partial.open(key, restart=restart) as (output, journal):
         started = time.perf_counter()
-        emit(
-            Started(
-                len(plan.rows),
-                sum(row.read_bytes for row in plan.rows),
-                sum(shard.size for shard in plan.shards),
-                threads,
-            )
+        reading = sum(row.read_bytes for row in plan.rows)
+        emit(Started(len(plan.rows), reading, sum(shard.size for shard in plan.shards), threads))
+        done = _written(plan, output)
+        executor = Executor(
+            plan, sources, output, journal, done, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit
         )
-        executor = Executor(plan, sources, output, threads=threads, allow_nonfinite=allow_nonfinite, emit=emit)
         executor.run()
         check_unchanged(sources)
         merged = time.perf_counter()
@@ -57,8 +62,28 @@ def run(
             seconds_publishing=time.perf_counter() - merged,
             nonfinite=len(executor.nonfinite),
         )
+    return _told(emit, finished)
+
+
+def _told(emit: Callable[[Event], object], finished: Finished) -> Finished:
     emit(finished)
     return finished
+
+
+def _written(plan: Plan, output: PartialModel) -> dict[int, dict[int, bytes]]:
+    """The digests, by row and block, of what an earlier run wrote, as far as it is still there.
+
+    After a power failure, blocks that were not known to be durable are read and compared.
+    """
+    found = {index: dict(blocks) for index, blocks in output.done.items()}
+    for index, blocks in output.doubtful.items():
+        row = plan.rows[index]
+        for block, digest in blocks.items():
+            first = block * BLOCK
+            data = output.read(row, first, min(BLOCK, row.nbytes - first))
+            if xxhash.xxh3_128_digest(data) == digest:
+                found.setdefault(index, {})[block] = digest
+    return found
 
 
 def usable_cores() -> int:

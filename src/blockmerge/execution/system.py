@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import stat
 import sys
 from collections.abc import Generator
 from functools import cache
@@ -14,7 +16,7 @@ from typing import IO, Any
 __all__ = [
     "OutputFile",
     "exchange",
-    "lock",
+    "locked",
     "sync_folder",
 ]
 
@@ -32,7 +34,8 @@ class OutputFile:
     """A file of known size that threads write at positions."""
 
     def __init__(self, path: Path, size: int) -> None:
-        self._file: IO[bytes] = path.open("xb", buffering=0)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        self._file: IO[bytes] = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
         self._file.truncate(size)
 
     def write(self, data: memoryview, offset: int) -> None:
@@ -46,6 +49,11 @@ class OutputFile:
             return os.pwrite(self._file.fileno(), data, offset)
         self._file.seek(offset)  # the caller holds a lock there
         return self._file.write(data)
+
+    def read(self, count: int, offset: int) -> bytes:
+        """The bytes that are there; only while nobody writes."""
+        self._file.seek(offset)
+        return self._file.read(count)
 
     def start_writeback(self, *, wait: bool) -> None:
         """Ask the system to write dirty pages now, so that they never pile up; with ``wait``, until they are written.
@@ -88,20 +96,17 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Generator[bool]:
-    """Hold the file ``path`` (created if missing, removed afterwards) against others; False if another one holds it.
+def locked(path: Path) -> Generator[IO[bytes] | None]:
+    """The file ``path`` (created if missing), open for reading and writing, held against others.
 
-    The file that was locked must still be the one that bears the name: the holder before us removes it.
+    None if another one holds it. The file that was locked must still be the one that bears the name: the holder before
+    us may have removed it.
     """
-    with path.open("ab") as file:
-        held = _locked(file) and _is_at(file, path)
-        try:
-            yield held
-        finally:
-            if held:
-                _remove_open(path)
-    if held and os.name != "posix":
-        _remove_open(path)  # Windows keeps open files
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file if _locked(file) and _is_at(file, path) else None
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
@@ -109,11 +114,6 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _remove_open(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 def _locked(file: IO[bytes]) -> bool:

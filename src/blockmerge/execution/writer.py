@@ -1,7 +1,7 @@
 """The output folder: built beside its place, published by one rename.
 
-``OUT.partial`` holds the unfinished model, ``OUT.partial.lock`` keeps others away from it. A model appears at OUT whole
-and durable, or not at all.
+``OUT.partial`` holds the unfinished model; ``OUT.partial.journal`` keeps others away from it, and knows after an
+interruption what is written already. A model appears at OUT whole and durable, or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any
 
 from blockmerge.errors import OutputError, listed
 from blockmerge.execution import system
+from blockmerge.execution.journal import Journal, Key
 from blockmerge.planning import Plan, Row, Shard
 from blockmerge.sources import ModelLocation, SmallFile
 
-__all__ = ["PartialModel", "check_output"]
+__all__ = ["PartialModel", "check_output", "discard", "index_file"]
 
 _INDEX = "model.safetensors.index.json"
 _OF_MODELS = (
@@ -56,15 +57,12 @@ def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, over
     if out.exists() or out.is_symlink():
         _check_replaceable(out, overwrite=overwrite)
     unfinished = _partial(target)
-    if (
-        unfinished.exists()
-        and not _lock_of(unfinished).exists()
-        and (unfinished.is_file() or any(unfinished.iterdir()))
-    ):
+    noted = _journal_of(unfinished).exists()
+    if unfinished.exists() and not noted and (unfinished.is_file() or any(unfinished.iterdir())):
         raise OutputError(f"{unfinished}: is in the way, and no leftover of a merge; move it away")
     if overwrite and _replaced(target).exists():
         raise OutputError(f"{_replaced(target)}: is in the way; it may be the model of an interrupted --overwrite")
-    room = shutil.disk_usage(_existing_parent(target)).free
+    room = shutil.disk_usage(_existing_parent(target)).free + _allocated(unfinished)
     if need > room:
         raise OutputError(f"{out}: needs {need / 1e9:.2f} GB, the disk has {room / 1e9:.2f} GB free; make room")
 
@@ -98,9 +96,38 @@ def _replaced(out: Path) -> Path:
     return out.with_name(out.name + ".replaced")
 
 
-def _lock_of(partial: Path) -> Path:
-    """The lock beside it, which outlives a merge only if that was killed."""
-    return partial.with_name(partial.name + ".lock")
+def _journal_of(partial: Path) -> Path:
+    """The journal beside it, which is the lock as well; it outlives a merge that was interrupted."""
+    return partial.with_name(partial.name + ".journal")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, if the system lets us: a journal that stays behind alone means nothing."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def _allocated(folder: Path) -> int:
+    """Bytes on disk that an unfinished model has already."""
+    try:
+        return sum(getattr(path.stat(), "st_blocks", 0) * 512 for path in folder.iterdir())
+    except OSError:
+        return 0
+
+
+def _other(noted: Key, key: Key) -> str | None:
+    """Why an interrupted merge is not the one that is to be carried out now; None if it is."""
+    if noted.get("plan") != key.get("plan"):
+        return "was interrupted in the making of another model (the recipe or the inputs were others)"
+    if noted.get("layout") != key.get("layout"):
+        return "was interrupted in the making of the same model in files of other sizes"
+    if noted.get("inputs") != key.get("inputs"):
+        return "was interrupted, and its inputs have changed since"
+    return None
+
+
+class _ForeignError(OutputError):
+    """What is there belongs to another merge, and stays."""
 
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
@@ -137,8 +164,33 @@ def _told(where: Path) -> Generator[None]:
         raise OutputError(f"{where}: cannot be written: {error.strerror or error}") from error
 
 
+def discard(out: Path) -> bool:
+    """Remove what an interrupted merge into ``out`` left; False if there is nothing.
+
+    Raises :class:`OutputError` if a merge is at work there, or what is there is not a merge's.
+    """
+    folder = _partial(_resolved(out))
+    journal = _journal_of(folder)
+    with _told(folder):
+        if not journal.exists():
+            if folder.exists():
+                raise OutputError(f"{folder}: was not left by a merge, and is not removed")
+            return False
+    with _told(folder), system.locked(journal) as file:
+        if file is None:
+            raise OutputError(f"{out}: a merge is writing it at this moment; stop that one first")
+        if folder.exists():
+            shutil.rmtree(folder)
+        _remove(journal)
+    return True
+
+
 class PartialModel:
-    """An output folder in the making. Leaving :meth:`open` without :meth:`publish` discards what was written."""
+    """An output folder in the making.
+
+    Leaving :meth:`open` without :meth:`publish` keeps what was written if the same merge can go on from there, after a
+    signal or where the disk refused to write; anything else discards it.
+    """
 
     def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool) -> None:
         self._shards, self._out, self._overwrite = shards, _resolved(out), overwrite
@@ -148,41 +200,92 @@ class PartialModel:
         self._windows = 0
         self._guard = threading.Lock()
         self._published = False
+        self.done: dict[int, dict[int, bytes]] = {}
+        """Digests, by row and block, of what an earlier run wrote."""
+        self.doubtful: dict[int, dict[int, bytes]] = {}
+        """The same of what may have been lost with the power."""
 
     @contextmanager
-    def open(self) -> Generator[PartialModel]:
-        """Create the folder and its shards at full size; discard them on the way out unless published."""
-        with _told(self._folder), ExitStack() as stack:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            held = stack.enter_context(system.lock(_lock_of(self._folder)))
-            locked = stack.pop_all()
-        with locked:
-            if not held:
+    def open(self, key: Key | None = None, *, restart: bool = False) -> Generator[tuple[PartialModel, Journal]]:
+        """Create the folder and its shards at full size, or go on where the merge ``key`` was interrupted.
+
+        With ``restart``, or without a key, it always begins anew. Raises :class:`OutputError` if another merge is at
+        work there, or was interrupted there.
+        """
+        with ExitStack() as stack:
+            with _told(self._folder):
+                self._out.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(system.locked(_journal_of(self._folder)))
+            if file is None:
                 raise OutputError(f"{self._out}: another merge is writing it at this moment; wait for that one")
+            journal = Journal(file)
+            with suppress(OSError):  # so that no power failure leaves an unfinished folder without its journal
+                system.sync_folder(self._out.parent)
             try:
                 with _told(self._folder):
-                    self._clear()
-                    self._create_shards()
-                yield self
+                    self._prepare(journal, key, restart=restart)
+                yield self, journal
+            except BaseException as error:
+                self._close()
+                self._leave(error, resumable=key is not None)
+                raise
             finally:
-                for file in self._files:
-                    file.close()
-                if not self._published:
-                    shutil.rmtree(self._folder, ignore_errors=True)
+                self._close()
 
-    def _clear(self) -> None:
-        """Start from an empty folder, without what an interrupted merge left here."""
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _prepare(self, journal: Journal, key: Key | None, *, restart: bool) -> None:
+        noted = None if restart or key is None else journal.read()
+        if noted is None or not self._folder.exists() or noted.folder != self._folder.stat().st_ino:
+            self._clear()
+            self._create_shards()
+            journal.start(key or {}, self._folder)
+            return
+        if reason := _other(noted.key, key or {}):
+            raise _ForeignError(f"{self._out}: {reason}; --restart discards that, and so does blockmerge clean")
+        self._clear(all_but={shard.name for shard in self._shards})
+        self._create_shards()
+        self.done, self.doubtful = noted.safe, noted.doubtful
+        journal.resume()
+
+    def _leave(self, error: BaseException, *, resumable: bool) -> None:
+        """Keep what can be of use, with a word about it; discard the rest."""
+        if self._published or isinstance(error, _ForeignError):
+            return
+        if resumable and (not isinstance(error, Exception) or isinstance(error, OutputError | OSError | MemoryError)):
+            error.add_note(f"the same command goes on from there; `blockmerge clean {self._out}` discards it")
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(_journal_of(self._folder))
+
+    def _clear(self, all_but: Container[str] = ()) -> None:
+        """Empty the folder, but for some files of an interrupted merge, or create it."""
         if self._folder.is_symlink() or self._folder.is_file():
             self._folder.unlink()
-        elif self._folder.exists():
-            shutil.rmtree(self._folder)
-        self._folder.mkdir()
+        self._folder.mkdir(exist_ok=True)
+        for path in self._folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name not in all_but or path.is_symlink():
+                path.unlink()
 
     def _create_shards(self) -> None:
         for shard in self._shards:
             file = system.OutputFile(self._folder / shard.name, shard.size)
             self._files.append(file)
             file.write(memoryview(shard.header), 0)
+
+    def read(self, row: Row, first_byte: int, count: int) -> bytes:
+        """Bytes of the tensor of ``row`` that are written; while nobody writes."""
+        return self._files[row.shard].read(count, row.offset + first_byte)
+
+    def sync(self) -> None:
+        """Make durable what was written. An error is final: the system may have dropped the bytes already."""
+        with _told(self._folder):
+            for file in self._files:
+                file.sync()
 
     def write(self, row: Row, first_byte: int, data: memoryview) -> None:
         """Put ``data`` into the tensor of ``row``, from its byte ``first_byte``. Safe from several threads."""
@@ -219,9 +322,8 @@ class PartialModel:
         folder never loads.
         """
         with _told(self._folder):
-            for file in self._files:
-                file.sync()
-                file.close()
+            self.sync()
+            self._close()
             for name in sorted(extra, key=lambda name: name in _LAST):
                 self._put(name, extra[name].read())
             system.sync_folder(self._folder)
@@ -229,9 +331,30 @@ class PartialModel:
         self._published = True
         with suppress(OSError):  # some file systems cannot sync a folder; the model is in place
             system.sync_folder(self._out.parent)
+        self._tidy(replaced)
+        return self._out
+
+    def _tidy(self, replaced: Path | None) -> None:
+        """Remove what is left beside a published model: the one it replaced, and the journal."""
         if replaced is not None:
             shutil.rmtree(replaced, ignore_errors=True)
-        return self._out
+        _remove(_journal_of(self._folder))
+
+    def finished_before(self, key: Key) -> bool:
+        """Whether an earlier run of the merge ``key`` published its model and was killed before it tidied up.
+
+        What it left is tidied then.
+        """
+        path = _journal_of(self._folder)
+        with _told(self._out):
+            if not path.exists() or not self._out.exists():
+                return False
+            with system.locked(path) as file:
+                noted = None if file is None else Journal(file).read()
+                if noted is None or _other(noted.key, key) or noted.folder != self._out.stat().st_ino:
+                    return False
+                self._tidy(self._folder)
+                return True
 
     def _put(self, name: str, content: bytes) -> None:
         path = self._folder / name

@@ -19,7 +19,7 @@ from blockmerge.errors import FormatError
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["Header", "build_header", "check_name", "parse_header", "read_header"]
+__all__ = ["MAX_NAME", "MAX_RANK", "MAX_TENSORS", "Header", "build_header", "check_name", "parse_header", "read_header"]
 
 MAX_HEADER = 32_000_000
 """The format allows 100 MB. The 2,000 tensors of a model of 405B take 0.3 MB."""
@@ -34,10 +34,10 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a safetensors file declares.
+    """What a weight file declares.
 
-    ``offsets`` gives each tensor's first byte in the file; ``raw`` is the JSON text, whose digest identifies the
-    layout; ``size`` is the length that the file must have.
+    ``offsets`` gives each tensor's first byte in the file; ``raw`` is the text that says so (JSON here), whose digest
+    identifies the layout; ``size`` is the length that the file must have.
     """
 
     tensors: Mapping[str, TensorSpec]

@@ -9,20 +9,15 @@ import numba
 
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["add_products", "gram", "grams", "l1"]
-
-
-@kernel
-def gram(vectors, out):
-    """``out[i, j]`` = scalar product of rows i and j of ``vectors`` (rows, elements), float64."""
-    for i in range(len(vectors)):
-        for j in range(i, len(vectors)):
-            out[i, j] = out[j, i] = _product(vectors[i], vectors[j])
+__all__ = ["add_products", "grams", "l1"]
 
 
 @kernel
 def grams(vectors, length, out):
-    """``out[r]`` = :func:`gram` of part number r of the ``vectors``, which is ``length`` elements long."""
+    """``out[r, i, j]`` = scalar product of ``vectors`` i and j over their part r of ``length`` elements, all float64.
+
+    vectors: (models, elements); the last part may be shorter.
+    """
     for r in range(len(out)):
         start, stop = r * length, (r + 1) * length
         for i in range(len(vectors)):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Observe, Operation, Run
-from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.sphere import CHUNK, Shares, decoded, shares_of
+from blockmerge.methods.scratch import CHUNK, chunks, scratch
+from blockmerge.methods.sphere import Shares, decoded, shares_of
 
 __all__ = ["ColumnSum", "RowSum"]
 
@@ -146,7 +146,7 @@ class ColumnSum(Operation):
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             bad = False
-            for part in chunks(result.size, CHUNK):
+            for part in chunks(result.size):
                 total = scratch("total", (part.stop - part.start,), np.float64)
                 total[:] = 0.0
                 for k, vector in enumerate(decoded(operands, part, base=self.base)):

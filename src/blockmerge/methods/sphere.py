@@ -18,13 +18,13 @@ from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Observe, Operation, Run
 from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["CHUNK", "Gram", "Shares", "SpanSum", "decoded", "shares_of"]
+__all__ = ["Gram", "Shares", "SpanSum", "decoded", "shares_of"]
 
 Floats = NDArray[np.float64]
 Shares = Callable[[Floats], Floats]
 """From a Gram matrix (models, models) to the shares of the models, both float64; some take many matrices at once."""
-CHUNK = 1 << 12
-"""Elements decoded at once."""
+_SUMMED = 1 << 12
+"""Elements that are summed without a stop: sums of sums keep more digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,11 @@ class Gram:
         def observe(operands: Sequence[Array], _first: int) -> Floats:
             count = len(operands) - self.base
             total = np.zeros((count, count))
-            product = np.empty((count, count))
-            for part in chunks(operands[0].size, CHUNK):
-                dots.gram(decoded(operands, part, base=self.base), product)
-                total += product
+            for part in chunks(operands[0].size):
+                products = np.empty((-(-(part.stop - part.start) // _SUMMED), count, count))
+                dots.grams(decoded(operands, part, base=self.base), _SUMMED, products)
+                for product in products:
+                    total += product
             return total
 
         return observe
@@ -105,11 +106,14 @@ class SpanSum(Operation):
 
         def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
             bad = False
-            for part in chunks(result.size, CHUNK):
+            for part in chunks(result.size):
                 total = scratch("total", (part.stop - part.start,), np.float64)
                 total[:] = 0.0
-                for vector, share in zip(decoded(operands, part, base=self.base), shares, strict=True):
-                    sums.add_numbers(total, vector, share)
+                for operand, share in zip(operands[self.base :], shares, strict=True):
+                    if self.base:
+                        sums.add_difference(total, operand[part], operands[0][part], share)
+                    else:
+                        sums.add(total, operand[part], share)
                 if self.base:
                     sums.add(total, operands[0][part], 1.0)
                 bad |= sums.store(total, result[part])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,6 +63,11 @@ class Row:
     settings: str = ""
     shard: int = 0
     offset: int = 0
+
+    @property
+    def joined(self) -> Hashable | None:
+        """What rows have in common that are measured together; None for a row by itself."""
+        return next((key for piece in self.pieces if (key := piece.operation.joined) is not None), None)
 
     @property
     def elements(self) -> int:

@@ -50,6 +50,9 @@ _GONE = {
 }
 
 
+_Source = tuple[Settings, tuple[int, int] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Level:
     """What holds around a list of models: the base, if one is named, and the settings given so far."""
@@ -166,10 +169,9 @@ def _module(name: str, node: Node, level: _Level) -> list[Slice]:
     return _pieces(node, fields, level.within(fields, name))
 
 
-def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
-    """One slice of whole models or of layers. The base, where a method has one, may stand among its models."""
-    method = level.method
-    found: dict[str, tuple[Settings, tuple[int, int] | None]] = {}
+def _sources(node: Node, keys: Mapping[str, bool], method: Method) -> dict[str, _Source]:
+    """The models in a list, each with its own settings and its layers."""
+    found: dict[str, _Source] = {}
     for item in node.items():
         fields = _fields(item, keys)
         reference = _reference(fields["model"]) if "model" in fields else ""
@@ -177,6 +179,13 @@ def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
             item.problem(f"{reference} is given twice")
         own = _settings(fields.get("parameters"), method, own=True)
         found[reference] = (own, _layers(fields["layer_range"]) if "layer_range" in fields else None)
+    return found
+
+
+def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
+    """One slice of whole models or of layers. The base, where a method has one, may stand among its models."""
+    method, settings = level.method, level.settings
+    found = _sources(node, keys, method)
     if not level.references.names and found:
         level.references.number(next(iter(found)))
     if level.wants_base and level.base not in found and keys is SOURCE_KEYS:
@@ -188,7 +197,6 @@ def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
         if base is None or reference != level.base
     ]
     check_layers(node, [*parts, *([] if base is None else [base])])
-    settings = level.settings
     if method.name == "slerp" and base is not None:  # ours goes from the first model to the second
         parts, base = [base, *parts], None
     if method.name == "passthrough" and len(parts) == 1:  # ours has one scale, as there is one model
@@ -198,7 +206,7 @@ def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
     return Slice(tuple(parts), base, settings, level.module)
 
 
-def _base(node: Node, found: Mapping[str, tuple[Settings, tuple[int, int] | None]], level: _Level) -> Part | None:
+def _base(node: Node, found: Mapping[str, _Source], level: _Level) -> Part | None:
     if level.base is not None and level.wants_base:
         layers = found[level.base][1] if level.base in found else None
         return Part(level.references.number(level.base), {}, layers)

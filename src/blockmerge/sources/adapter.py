@@ -17,7 +17,7 @@ from blockmerge.errors import ModelError, listed, printable
 from blockmerge.sources.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from blockmerge.sources.adapter_layout import Layout, Product, lay_out_adapter
 from blockmerge.sources.base import Fingerprint
-from blockmerge.sources.local import LocalSource, Shard, open_shard
+from blockmerge.sources.local import LocalSource, Shard, open_shard, pickles_read
 from blockmerge.sources.positional import identity
 from blockmerge.sources.small import SmallFile, small_files
 from blockmerge.tensors import TensorSpec
@@ -25,6 +25,7 @@ from blockmerge.tensors import TensorSpec
 __all__ = ["ADAPTER_WEIGHTS", "AdapterSource"]
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_ADAPTER_PICKLE = "adapter_model.bin"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _STRETCH = 2048
 """Elements of a row that are summed at a time; they stay in the nearest cache."""
@@ -75,7 +76,8 @@ class AdapterSource:
         self.config: Mapping[str, Any] = _adapted_config(base.config, self._layout)
         own_tokenizer = _tokenizers_differ(own, base.files)
         self.files: Mapping[str, SmallFile] = _files(own if own_tokenizer else base.files, base, self.config)
-        self.remarks = (*base.remarks, *_remarks(self._layout, self._options, own_tokenizer))
+        pickled = pickles_read([self._shard.path.name])
+        self.remarks = (*base.remarks, *pickled, *_remarks(self._layout, self._options, own_tokenizer))
         self._guard = threading.Lock()
         self._factors: dict[str, _Factors] = {}
         self._lengths: dict[str, NDArray[np.float64]] = {}
@@ -95,10 +97,10 @@ class AdapterSource:
         """The base's, and the header and the decisive options of the adapter."""
         base = self._base.fingerprint()
         return Fingerprint(
-            headers={**base.headers, ADAPTER_WEIGHTS: self._shard.digest, ADAPTER_CONFIG: self._options.digest},
+            headers={**base.headers, self._shard.path.name: self._shard.digest, ADAPTER_CONFIG: self._options.digest},
             identity={
                 **base.identity,
-                ADAPTER_WEIGHTS: identity(self._shard.path),
+                self._shard.path.name: identity(self._shard.path),
                 ADAPTER_CONFIG: identity(self._path / ADAPTER_CONFIG),
             },
         )
@@ -106,7 +108,7 @@ class AdapterSource:
     def changed(self) -> str | None:
         """The first file, of the base or the adapter, that is not the one that was opened any more, or None."""
         if self._shard.changed():
-            return ADAPTER_WEIGHTS
+            return self._shard.path.name
         if identity(self._path / ADAPTER_CONFIG) != self._watched[ADAPTER_CONFIG]:
             return ADAPTER_CONFIG
         return self._base.changed()
@@ -214,12 +216,10 @@ class AdapterSource:
 
 
 def _open_weights(folder: Path) -> Shard:
-    path = folder / ADAPTER_WEIGHTS
-    if not path.exists():
-        if (folder / "adapter_model.bin").exists():
-            raise ModelError(f"{folder}: has adapter_model.bin only; load it with peft and save_pretrained it again")
-        raise ModelError(f"{folder}: has no {ADAPTER_WEIGHTS}; after the + stands an adapter, as peft saves it")
-    return open_shard(path)
+    for name in (ADAPTER_WEIGHTS, _ADAPTER_PICKLE):
+        if (folder / name).exists():
+            return open_shard(folder / name)
+    raise ModelError(f"{folder}: has no {ADAPTER_WEIGHTS}; after the + stands an adapter, as peft saves it")
 
 
 def _adapted_config(config: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
