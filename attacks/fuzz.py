@@ -89,7 +89,7 @@ def seeds(target: str) -> list[bytes]:
         b"merge_method: ties\nbase_model: a/b\nmodels:\n- model: c/d\n  parameters: {density: [0, 1], weight: 0.5}\n",
         b"merge_method: passthrough\nslices:\n- sources: [{model: a/b, layer_range: [0, 8]}]\ndtype: float16\n",
         b"model_path1: a/b\nmodel_path2: c/d\noutput_model_path: out\noperations:\n- {operation: a, filter: b}\n",
-        b"name: x\nmethod: linear\nmodels: [a, c]\nweight: 1\n---\nmethod: slerp\nt: &t 1\n",
+        b"name: one\nmethod: linear\nmodels: [{model: a/b, weight: 1}, {model: c/d}]\n---\nmethod: slerp\nt: &t 0.5\n",
     )
     return {
         "file": [len(one).to_bytes(8, "little") + one + bytes(8)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -309,6 +310,7 @@ TRICKS: dict[str, tuple[bytes, str]] = {
     "EXT4": (b"\x84\1\0\0\0", "the opcode EXT4"),
     "PERSID": (b"Pstorage\n", "the opcode PERSID"),
     "DUP": (b"N2", "the opcode DUP"),
+    "a protocol of the future": (b"\x80\6", "the unknown protocol 6"),
     "no opcode": (b"\xff", "the opcode 0xff"),
     "BUILD of a dict": (b"}}b", "a BUILD of something else"),
     "BUILD of a tensor": (tensor() + b"}b", "a BUILD of something else"),
@@ -602,21 +604,22 @@ def test_a_damaged_file_is_refused_or_reads_the_same(seed: str, edits: list[tupl
 
 
 def repacked(program: bytes) -> bytes:
-    return zipped(Item("x/data.pkl", program), DATA)
+    return zipped(Item("x/data.pkl", program), DATA, Item("x/version", b"3\n"))
 
 
 @given(changes, st.booleans())
 @settings(max_examples=1500, deadline=None)
-def test_a_damaged_pickle_with_a_good_checksum_is_refused_or_stays_in_its_storage(
+def test_a_damaged_pickle_with_a_good_checksum_is_refused_or_is_what_torch_reads(
     edits: list[tuple[str, int, bytes]], parameter: bool
 ) -> None:
     seed = tensor()
     if parameter:
         seed = name("torch._utils _rebuild_parameter") + seed + b"\x88" + HOOKS + b"\x87R"
-    in_bounds(repacked(changed(state(seed, tensor()), edits)))
+    refused_or_as_torch_reads(repacked(changed(state(seed, tensor()), edits)))
 
 
-def in_bounds(data: bytes) -> None:
+def refused_or_as_torch_reads(data: bytes) -> None:
+    """Tensors within their storage, the same as torch has if it reads the file at all, or the one error."""
     try:
         header = read(data)
     except FormatError as error:
@@ -625,20 +628,22 @@ def in_bounds(data: bytes) -> None:
     start = data.index(WEIGHTS)
     for found, spec in header.tensors.items():
         assert start <= header.offsets[found] <= header.offsets[found] + spec.nbytes <= start + len(WEIGHTS)
+    with contextlib.suppress(pickle.UnpicklingError, RuntimeError, AttributeError):
+        assert_holds(data, torch.load(io.BytesIO(data), weights_only=True))
 
 
 @pytest.mark.soak
 @given(st.sampled_from(sorted(SEEDS)), changes)
-@settings(max_examples=200_000, deadline=None)
+@settings(max_examples=50_000, deadline=None)
 def test_many_damaged_files(seed: str, edits: list[tuple[str, int, bytes]]) -> None:
     the_same_or_refused(SEEDS[seed], changed(SEEDS[seed], edits))
 
 
 @pytest.mark.soak
 @given(changes)
-@settings(max_examples=200_000, deadline=None)
+@settings(max_examples=50_000, deadline=None)
 def test_many_damaged_pickles(edits: list[tuple[str, int, bytes]]) -> None:
-    in_bounds(repacked(changed(state(tensor(), tensor()), edits)))
+    refused_or_as_torch_reads(repacked(changed(state(tensor(), tensor()), edits)))
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------

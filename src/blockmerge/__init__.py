@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockmerge.api import clean, draw, extract_lora, inspect, merge, plan, verify
+    from blockmerge.api import clean, diff, draw, extract_lora, inspect, merge, plan, verify
+    from blockmerge.comparison import Difference
     from blockmerge.errors import (
         BlockmergeError,
         FormatError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockmergeError",
+    "Difference",
     "FormatError",
     "Inspection",
     "MismatchError",
@@ -44,6 +46,7 @@ __all__ = [
     "RecipeError",
     "VerificationError",
     "clean",
+    "diff",
     "draw",
     "extract_lora",
     "gradient",
@@ -58,12 +61,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "clean": "api",
+    "diff": "api",
     "draw": "api",
     "extract_lora": "api",
     "inspect": "api",
     "merge": "api",
     "plan": "api",
     "verify": "api",
+    "Difference": "comparison",
     "Inspection": "planning",
     "Plan": "planning",
     "Recipe": "recipes",

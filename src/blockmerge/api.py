@@ -17,10 +17,11 @@ from blockmerge.sources import ModelLocation, Source, locate, open_model, read_c
 
 if TYPE_CHECKING:
     from blockmerge.adapters import Extracted
+    from blockmerge.comparison import Difference
     from blockmerge.execution import Event, Finished
     from blockmerge.execution.verify import Verified
 
-__all__ = ["clean", "draw", "extract_lora", "inspect", "merge", "plan", "verify"]
+__all__ = ["clean", "diff", "draw", "extract_lora", "inspect", "merge", "plan", "verify"]
 
 
 def inspect(model: str | Path) -> Inspection:
@@ -75,7 +76,7 @@ def merge(
     power failure) leaves what the same call goes on from; after any other error nothing is left behind.
     """
     from blockmerge.execution import run
-    from blockmerge.execution.run import usable_cores
+    from blockmerge.execution.run import thread_count
     from blockmerge.report import published_files
     from blockmerge.sources.blobs import damaged_blobs
 
@@ -83,9 +84,7 @@ def merge(
         plan = _planned(plan)
     published_files(plan, {row.name: "" for row in plan.rows})  # if it cannot be told, find out before the work
     if verify_inputs:
-        raise_all(
-            damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], threads or usable_cores())
-        )
+        raise_all(damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], thread_count(threads)))
     with ExitStack() as stack:
         return run(
             plan,
@@ -134,13 +133,13 @@ def verify(
     :class:`~blockmerge.errors.VerificationError` if the inputs are not those that it was made of.
     """
     from blockmerge.execution import verify as checking
-    from blockmerge.execution.run import usable_cores
+    from blockmerge.execution.run import thread_count
 
     if not 0 <= sample <= 1:
         raise RecipeError(f"sample: {sample:g} is no share; 0.05 is a twentieth")
     folder = Path(out).expanduser()
     emit: Callable[[Event], object] = on_event or (lambda event: None)
-    threads = usable_cores() if threads is None else threads
+    threads = thread_count(threads)
     manifest = checking.read_manifest(folder)
     with ExitStack() as stack:
         model = stack.enter_context(contextlib.closing(open_model(ModelLocation(folder, folder.resolve().name))))
@@ -165,21 +164,53 @@ def _found_in(name: str, roots: Sequence[Path]) -> str:
     )
 
 
-def draw(plan: Plan, path: str | Path) -> None:
-    """Draw the gradient of ``plan`` into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+def diff(
+    model1: str | Path,
+    model2: str | Path,
+    *,
+    on_event: Callable[[Event], object] | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Difference:
+    """Measure where two models differ: by tensor, by layer and block, in all. Reads both once, in constant memory.
+
+    Tensors are paired by name, through ties; vocabularies of different sizes by the rows that both have. Sums are
+    float64, in an order that depends on neither threads nor luck.
+
+    :param model1: what is measured against; folder, Hub id, or ``base+adapter``. So is ``model2``.
+    :param on_event: called with :class:`~blockmerge.execution.Started` and :class:`~blockmerge.execution.Progress`, in
+        this thread.
+    :param threads: default one per usable core.
+    :param quiet: show no progress of downloads from the Hub.
+
+    Raises :class:`~blockmerge.errors.ModelError` (quantised, broken, or changed while it was read) or
+    :class:`~blockmerge.errors.MismatchError` (no tensor can be compared).
+    """
+    from blockmerge.comparison import compare, pair_up
+    from blockmerge.execution.run import check_unchanged, thread_count
+
+    with ExitStack() as stack:
+        _, sources = _inputs(list(dict.fromkeys((str(model1), str(model2)))), stack, quiet=quiet)
+        both = sources[0], sources[-1]
+        found = compare(pair_up(*both), both, threads=thread_count(threads), emit=on_event or (lambda event: None))
+        check_unchanged(both)
+    return found
+
+
+def draw(subject: Plan | Difference, path: str | Path) -> None:
+    """Draw a plan or a difference into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+
+    Of a plan: the gradient, which layers stand where, or a method's numbers. Of a difference: layers and blocks.
 
     Raises :class:`~blockmerge.errors.RecipeError` for another ending, :class:`~blockmerge.errors.OutputError` if the
     file cannot be written.
     """
-    from blockmerge.report import gradient_png, gradient_svg
+    from blockmerge.comparison import difference_svg
+    from blockmerge.report import encoder, plan_svg
 
-    if plan.recipe.method != "gradient":
-        raise RecipeError(f"{path}: only gradients have a picture, {plan.recipe.method} has none")
     target = Path(path).expanduser()
-    kind = target.suffix.lower()
-    if kind not in (".svg", ".png"):
-        raise RecipeError(f"{path}: a picture ends in .svg or .png")
-    picture = gradient_svg(plan).encode() if kind == ".svg" else gradient_png(plan)
+    encode = encoder(target)
+    picture = encode(plan_svg(subject) if isinstance(subject, Plan) else difference_svg(subject))
     try:
         target.write_bytes(picture)
     except OSError as error:

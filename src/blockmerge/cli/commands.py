@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -43,7 +43,7 @@ running = _options(
 )
 showing = _options(
     click.option("--json", "as_json", is_flag=True, help="The plan as JSON."),
-    click.option("--plot", type=click.Path(path_type=Path), help="Draw the gradient into FILE.svg or FILE.png."),
+    click.option("--plot", type=click.Path(path_type=Path), help="Draw it into FILE.svg or FILE.png."),
 )
 
 
@@ -181,11 +181,11 @@ def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads:
     from blockmerge.recipes.values import parse_share
 
     share = parse_share(sample, "--sample")
-    with Display(quiet=quiet, doing="verifying", last_line=False) as show:
-        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=show)
+    with Display(quiet=quiet, doing="verifying", last_line=False) as listen:
+        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=listen)
     raise_all(blockmerge.VerificationError(f"{out}: {line}") for line in found.differing)
     again = f", {found.recomputed} of them computed again from the inputs" if inputs else ""
-    click.echo(f"{out}: {found.tensors} tensors are as they were written{again}")
+    show(f"{out}: {found.tensors} tensors are as they were written{again}")
 
 
 @main.command()
@@ -195,7 +195,7 @@ def clean(out: str) -> None:
     """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
     import blockmerge
 
-    click.echo(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
+    show(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
 
 
 @main.command()
@@ -208,6 +208,45 @@ def inspect(model: str, as_json: bool) -> None:
 
     seen = blockmerge.inspect(model)
     show(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+
+
+@main.command()
+@click.argument("model1")
+@click.argument("model2")
+@click.option(
+    "--by", type=click.Choice(["layer", "tensor"]), default="layer", help="A table of layers, or every tensor.  [layer]"
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, every tensor included.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw layers and blocks into FILE.svg or FILE.png.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@guarded
+def diff(
+    model1: str,
+    model2: str,
+    by: Literal["layer", "tensor"],
+    as_json: bool,
+    plot: Path | None,
+    quiet: bool,
+    threads: int | None,
+) -> None:
+    """Show where MODEL2 differs from MODEL1: by layer and block, in all, and the tensors that differ most.
+
+    Reads both once, in constant memory. Models are what they are for merging: folders, Hub ids, base+adapter.
+    """
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.cli.warmup import warm_up
+    from blockmerge.report import encoder
+
+    warm_up()
+    if plot is not None:
+        encoder(plot)  # a wrong ending is told before everything is read
+    with Display(quiet=quiet, doing="comparing", last_line=False) as listen:
+        found = blockmerge.diff(model1, model2, on_event=listen, quiet=quiet, threads=threads)
+    if plot is not None:
+        blockmerge.draw(found, plot)
+    show(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
 
 
 @main.group()

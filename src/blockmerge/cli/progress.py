@@ -21,7 +21,8 @@ _LINE_EVERY = 5.0
 class Display:
     """A context that listens: ``with Display(quiet) as show: merge(..., on_event=show)``.
 
-    ``doing`` is the word for what goes on; with ``last_line`` the end of a merge is told.
+    ``doing`` is the word for what goes on; it is counted in bytes written, or in bytes read where nothing is written.
+    With ``last_line`` the end of a merge is told.
     """
 
     def __init__(self, *, quiet: bool, doing: str = "merging", last_line: bool = True) -> None:
@@ -29,6 +30,7 @@ class Display:
         self._bar: Any = None
         self._task: Any = None
         self._total = 0
+        self._reads = False
         self._next_line = 0.0
 
     def __enter__(self) -> Callable[[Event], None]:
@@ -49,7 +51,8 @@ class Display:
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._total = event.bytes_to_write
+            self._reads = event.bytes_to_write == 0
+            self._total = event.bytes_to_read if self._reads else event.bytes_to_write
             if sys.stderr.isatty():
                 self._start_bar()
         elif isinstance(event, Progress):
@@ -83,20 +86,20 @@ class Display:
             self._bar.start()
 
     def _progress(self, event: Progress) -> None:
+        done = event.bytes_read if self._reads else event.bytes_written
         if self._bar is not None:
-            self._bar.update(self._task, completed=event.bytes_written)
+            self._bar.update(self._task, completed=done)
         elif event.seconds >= self._next_line + _LINE_EVERY:
             self._next_line = event.seconds
-            say(f"{self._doing}: {_line(event, self._total)}")
+            say(f"{self._doing}: {_line(done, self._total, event.seconds)}")
 
 
-def _line(event: Progress, total: int) -> str:
-    if event.bytes_written == 0:
+def _line(done: int, total: int, seconds: float) -> str:
+    if done == 0:
         return "starting; kernels are compiled when they are first used"
-    rate = event.bytes_written / event.seconds
-    left = (total - event.bytes_written) / rate
-    done = f"{size_text(event.bytes_written)} of {size_text(total)}"
-    return f"{done}, {size_text(int(rate))}/s, {left:.0f} s left"
+    rate = done / seconds
+    left = (total - done) / rate
+    return f"{size_text(done)} of {size_text(total)}, {size_text(int(rate))}/s, {left:.0f} s left"
 
 
 def summary(event: Finished) -> str:

@@ -28,7 +28,7 @@ __all__ = ["PartialModel", "check_output", "discard", "index_file"]
 _INDEX = "model.safetensors.index.json"
 _OF_MODELS = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt", "README.md",
-    "gradient.svg", "LICENSE*", "NOTICE*", ".gitattributes",
+    "gradient.svg", "merge.svg", "LICENSE*", "NOTICE*", ".gitattributes",
 )  # fmt: skip
 _LAST = ("config.json", "adapter_config.json")
 """What makes a folder a model or an adapter; written last, so that an unfinished folder never loads."""
@@ -57,8 +57,11 @@ def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, over
     if out.exists() or out.is_symlink():
         _check_replaceable(out, overwrite=overwrite)
     unfinished = _partial(target)
-    noted = _journal_of(unfinished).exists()
-    if unfinished.exists() and not noted and (unfinished.is_file() or any(unfinished.iterdir())):
+    if (
+        unfinished.exists()
+        and not _journal_of(unfinished).exists()
+        and (unfinished.is_file() or any(unfinished.iterdir()))
+    ):
         raise OutputError(f"{unfinished}: is in the way, and no leftover of a merge; move it away")
     if overwrite and _replaced(target).exists():
         raise OutputError(f"{_replaced(target)}: is in the way; it may be the model of an interrupted --overwrite")

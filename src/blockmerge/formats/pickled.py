@@ -139,6 +139,11 @@ class _Interpreter:
         except UnicodeDecodeError as error:
             raise self.broken("a text is not UTF-8") from error
 
+    def protocol(self) -> None:
+        version = self.number("<B")
+        if not 2 <= version <= 5:
+            raise self.refused(f"has the unknown protocol {version}")
+
     # ---- stack and memo ----------------------------------------------------------------------------------------------
 
     def push(self, value: object) -> None:
@@ -326,7 +331,7 @@ _FUNCTIONS: Final[dict[str, Callable[[tuple[Any, ...]], object]]] = {
 }
 
 _STEPS: Final[dict[str, Callable[[_Interpreter], object]]] = {
-    "\x80": lambda at: at.take(1),  # PROTO
+    "\x80": _Interpreter.protocol,
     "\x95": lambda at: at.take(8),  # FRAME
     "(": _Interpreter.mark,
     "N": lambda at: at.push(None),

@@ -48,8 +48,8 @@ class Row:
     """One output tensor: what to read, what to compute, where the bytes go.
 
     ``ratio`` is model 2's share in a gradient; None where no curve covers the tensor. ``settings`` tells the numbers of
-    any other method. ``position`` counts in module order from 0; None for tensors that take none. ``offset`` is the
-    first byte in shard number ``shard``.
+    any other method, and ``numbers`` holds them by parameter, one for each model or one for all. ``position`` counts in
+    module order from 0; None for tensors that take none. ``offset`` is the first byte in shard number ``shard``.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Row:
     layer: int | None
     block: Block
     settings: str = ""
+    numbers: tuple[tuple[str, tuple[float, ...]], ...] = ()
     shard: int = 0
     offset: int = 0
 

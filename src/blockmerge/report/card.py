@@ -11,10 +11,11 @@ from blockmerge.errors import printable
 from blockmerge.methods import METHODS
 from blockmerge.planning import InputModel, Plan
 from blockmerge.recipes import Arithmetic, to_yaml
+from blockmerge.report.layermap import is_stacked
+from blockmerge.report.picture import picture_name
 
-__all__ = ["PICTURE", "model_card"]
+__all__ = ["model_card"]
 
-PICTURE = "gradient.svg"
 _ARITHMETIC = {
     Arithmetic.EXACT: "exact: weights decoded exactly, blended in float32 or wider, rounded once",
     Arithmetic.ORIGINAL: "original: bit for bit that of BlockMerge_Gradient's script",
@@ -40,16 +41,22 @@ def model_card(plan: Plan) -> str:
 
 
 def _how(plan: Plan) -> list[str]:
-    """What was done, in a sentence and, for a gradient, a picture."""
+    """What was done, in a sentence and, where there is one, a picture."""
     link = "[Blockmerge](https://pypi.org/project/blockmerge/)"
+    picture = picture_name(plan)
     if plan.recipe.method != "gradient":
         method = METHODS[plan.recipe.method]
         summary = method.summary[0].lower() + method.summary[1:]
-        return [f"Merged with {link} by `{method.name}` ({method.paper}): {summary}", f"`{method.equation}`"]
+        shown = "Layers of each model in the result" if is_stacked(plan) else "Settings along the tensors"
+        return [
+            f"Merged with {link} by `{method.name}` ({method.paper}): {summary}",
+            f"`{method.equation}`",
+            *([f"![{shown}]({picture})"] if picture else []),
+        ]
     second = plan.inputs[1].label
     return [
         f"Two finetuned models blended by a gradient with {link}: each tensor takes its own share of either.",
-        f"![Share of {second} in each tensor, from the first to the last]({PICTURE})",
+        f"![Share of {second} in each tensor, from the first to the last]({picture})",
     ]
 
 
