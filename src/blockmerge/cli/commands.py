@@ -11,6 +11,7 @@ import click
 
 from blockmerge import __version__
 from blockmerge.cli.shell import guarded
+from blockmerge.cli.studio import studio
 
 if TYPE_CHECKING:
     from blockmerge.planning import Plan
@@ -246,6 +247,9 @@ def demo(out: Path | None, overwrite: bool) -> None:
     from blockmerge.cli.demo import demonstrate
 
     demonstrate(out, overwrite=overwrite)
+
+
+main.add_command(studio)
 
 
 def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, **how: Any) -> None:
