@@ -57,11 +57,17 @@ def draft_of_text(text: str) -> Draft:
 
 def draft_of_form(form: Mapping[str, Any]) -> Draft:
     """What the page's form says, in the words of a native recipe."""
-    written = yaml.safe_dump(dict(form), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
-    draft = draft_of_text(written)
+    stages = form.get("stages")
+    last = {key: value for key, value in form.items() if key != "stages"}
+    documents = [*stages, last] if isinstance(stages, list) else [dict(form)]
+    draft = draft_of_text("---\n".join(map(_dumped, documents)))
     if draft.recipe is None:
         return draft
     return Draft(to_yaml(draft.recipe), draft.recipe, draft.form)
+
+
+def _dumped(document: object) -> str:
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
 
 
 def problems_of(error: BlockmergeError) -> tuple[Problem, ...]:

@@ -52,6 +52,14 @@ class Roots:
         cache = _hub_cache()
         return (*self.folders, _EXAMPLES.resolve(), *([cache] if cache.is_dir() else []))
 
+    def prefixes(self) -> list[dict[str, str]]:
+        """The roots, each with what to write before the name of a new folder in it."""
+        here = Path.cwd().resolve()
+        return [
+            {"path": str(root), "prefix": "" if root == here else f"{_shortest(root).rstrip('/')}/"}
+            for root in self.folders
+        ]
+
     def models(self) -> list[Found]:
         """Every model in these folders, roots first."""
         found: list[Found] = []

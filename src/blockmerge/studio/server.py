@@ -49,6 +49,10 @@ class _Wanted(_Body):
         return draft_of_form(self.form) if self.form is not None else draft_of_text(self.text or "")
 
 
+class _Output(_Body):
+    out: str = Field(max_length=4096)
+
+
 class _Merge(_Wanted):
     overwrite: bool = False
 
@@ -94,7 +98,7 @@ class Studio:
         """What the page needs before anything else."""
         return {
             **views.methods_view(),
-            "roots": [str(root) for root in self.roots.folders],
+            "roots": self.roots.prefixes(),
             "diff": hasattr(blockmerge, "diff"),
             "trial": self.trial.missing(),
         }
@@ -137,11 +141,14 @@ class Studio:
             return {"plan": None, "problems": [problem.to_json() for problem in draft.problems]}
         try:
             self.roots.check_recipe(draft.recipe)
-            out = self.roots.output(body.out) if body.out else None
             planned = api.plan(draft.recipe, quiet=True)
         except BlockmergeError as error:
             return {"plan": None, "problems": [problem.to_json() for problem in problems_of(error)]}
-        return {"plan": views.plan_view(planned, out), "problems": []}
+        return {"plan": views.plan_view(planned), "problems": []}
+
+    def output(self, body: _Output) -> dict[str, Any]:
+        """What is at the place for a result: nothing, a model, an unfinished one; and the room on its disk."""
+        return views.output_view(self.roots.output(body.out))
 
     def save(self, body: _Saved) -> dict[str, Any]:
         """Write a recipe into a root, under a name that is free."""
@@ -245,6 +252,7 @@ def create_app(
         ("POST", "/api/diff"): studio.difference,
         ("POST", "/api/recipe"): studio.recipe,
         ("POST", "/api/plan"): studio.plan,
+        ("POST", "/api/output"): studio.output,
         ("POST", "/api/save"): studio.save,
         ("POST", "/api/jobs"): studio.add_job,
         ("GET", "/api/jobs/events"): studio.events,

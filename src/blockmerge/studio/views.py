@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import blockmerge
-from blockmerge.architectures import block_of, layer_of
+from blockmerge.architectures import Block, block_of, layer_of
 from blockmerge.methods import METHODS, Method, Parameter
 from blockmerge.planning import Inspection, Plan
 from blockmerge.planning.explain import memory_estimate
 from blockmerge.report.figure import COLOURS
 
-__all__ = ["difference_view", "methods_view", "model_view", "plan_view"]
+__all__ = ["difference_view", "methods_view", "model_view", "output_view", "plan_view"]
 
 
 def model_view(reference: str, model: Inspection) -> dict[str, Any]:
@@ -30,15 +30,22 @@ def model_view(reference: str, model: Inspection) -> dict[str, Any]:
         "vocabulary": max(model.vocabulary.values(), default=None),
         "order": model.order,
         "odd": list(model.odd),
-        "tensors": {
-            "name": [spec.name for spec in model.tensors],
-            "layer": [layer_of(spec.name) for spec in model.tensors],
-            "block": [block_of(spec.name).value for spec in model.tensors],
-        },
+        "tensors": _axis(model),
     }
 
 
-def plan_view(plan: Plan, out: Path | None) -> dict[str, Any]:
+def _axis(model: Inspection) -> dict[str, Any]:
+    """Every name with a place on the gradient: the stored tensors, and at the end heads that share one of them."""
+    shared = [name for name in model.ties if block_of(name) is Block.HEAD]
+    names = [*(spec.name for spec in model.tensors), *shared]
+    return {
+        "name": names,
+        "layer": [layer_of(name) for name in names],
+        "block": [block_of(name).value for name in names],
+    }
+
+
+def plan_view(plan: Plan) -> dict[str, Any]:
     """The plan with its tensors as columns, a third of the size of :meth:`Plan.to_json`."""
     rows = plan.rows
     return {
@@ -53,7 +60,6 @@ def plan_view(plan: Plan, out: Path | None) -> dict[str, Any]:
         "shards": len(plan.shards),
         "files": len(plan.files),
         "memory": memory_estimate(),
-        "disk_free": None if out is None else _free(out),
         "warnings": list(plan.warnings),
         "notes": list(plan.notes),
         "tensors": {
@@ -71,9 +77,15 @@ def plan_view(plan: Plan, out: Path | None) -> dict[str, Any]:
     }
 
 
-def _free(out: Path) -> int | None:
+def output_view(out: Path) -> dict[str, Any]:
+    """What is at the place for a result."""
     parent = next((parent for parent in out.parents if parent.exists()), None)
-    return None if parent is None else shutil.disk_usage(parent).free
+    return {
+        "path": str(out),
+        "exists": out.exists(),
+        "unfinished": out.with_name(f"{out.name}.partial").exists(),
+        "disk_free": None if parent is None else shutil.disk_usage(parent).free,
+    }
 
 
 def methods_view() -> dict[str, Any]:
