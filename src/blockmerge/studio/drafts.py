@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -57,9 +57,8 @@ def draft_of_text(text: str) -> Draft:
 
 def draft_of_form(form: Mapping[str, Any]) -> Draft:
     """What the page's form says, in the words of a native recipe."""
-    stages = form.get("stages")
-    last = {key: value for key, value in form.items() if key != "stages"}
-    documents = [*stages, last] if isinstance(stages, list) else [dict(form)]
+    stages, last = form.get("stages"), {key: value for key, value in form.items() if key != "stages"}
+    documents: list[Any] = [*cast("list[Any]", stages), last] if isinstance(stages, list) else [dict(form)]
     draft = draft_of_text("---\n".join(map(_dumped, documents)))
     if draft.recipe is None:
         return draft

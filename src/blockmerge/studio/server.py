@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-import blockmerge
 from blockmerge import api
 from blockmerge.errors import BlockmergeError, OutputError
 from blockmerge.studio import views
+from blockmerge.studio.differences import can_compare, compared
 from blockmerge.studio.drafts import Draft, command_of, draft_of_form, draft_of_text, problems_of
 from blockmerge.studio.guard import Guard
 from blockmerge.studio.jobs import Job, Jobs
@@ -99,7 +99,7 @@ class Studio:
         return {
             **views.methods_view(),
             "roots": self.roots.prefixes(),
-            "diff": hasattr(blockmerge, "diff"),
+            "diff": can_compare(),
             "trial": self.trial.missing(),
         }
 
@@ -113,13 +113,12 @@ class Studio:
         return views.model_view(body.reference, api.inspect(body.reference))
 
     def difference(self, body: _Pair) -> StreamingResponse:
-        """Where two models differ, where this version of Blockmerge can tell."""
+        """Where two models differ, a line of JSON now and then while they are read and one at the end."""
         for reference in (body.first, body.second):
             self.roots.check_model(reference)
-        diff: Callable[..., Any] | None = getattr(blockmerge, "diff", None)
-        if diff is None:
+        if not can_compare():
             raise HTTPException(404, "this version does not compare models")
-        return _lines(iter([views.difference_view(diff(body.first, body.second))]))
+        return _lines(compared(body.first, body.second))
 
     # ---- recipes and plans -------------------------------------------------------------------------------------------
 

@@ -123,9 +123,9 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def difference_view(found: Any) -> dict[str, Any]:
-    """Where two models differ: the relative size of the difference of each tensor, by name."""
-    return {"relative": {tensor.name: _finite(tensor.relative) for tensor in found.tensors}}
+    """Where two models differ: the norm of each tensor's difference over that of model 1's, by name."""
+    return {"relative": {tensor["name"]: _finite(tensor["relative"]) for tensor in found.to_json()["tensors"]}}
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

@@ -61,5 +61,5 @@ export const PRESETS = [
   { name: "2 at the end", values: [0, 0, 0, 1] },
   { name: "Gentle slope", values: [0.25, 0.75] },
   { name: "Crossing", values: { attention: [0.75, 0.25], mlp: [0.25, 0.75], norms: [0.5] } },
-  { name: "Wide crossing", values: { embeddings: [0.5], attention: [0.2, 0.8], mlp: [0.8, 0.2], norms: [0.5], head: [0.5] } },
+  { name: "Wide crossing", values: { attention: [0.2, 0.8], mlp: [0.8, 0.2], norms: [0.5], embeddings: [0.5], head: [0.5] } },
 ];

@@ -135,7 +135,7 @@ export function editor() {
     const share = store.get("planning") || !exact.has(name) ? drawn[pointed] : (exact.get(name) ?? NaN);
     const differs = heat()?.relative[name];
     told.replaceChildren(
-      h("span", { class: "told-share" }, Number.isNaN(share) ? "model 1" : `${number(Number((share * 100).toFixed(4)))} %`),
+      h("span", { class: "told-share", title: Number.isNaN(share) ? null : number(share) }, Number.isNaN(share) ? "model 1" : `${number(Number((share * 100).toFixed(4)))} %`),
       h("code", {}, name),
       differs === undefined || differs === null ? "" : h("span", { class: "faint" }, `differs by ${percent(differs)}`),
     );
@@ -242,7 +242,8 @@ export function editor() {
     compare.disabled = true;
     compare.textContent = "Comparing…";
     try {
-      await api.stream("/api/diff", { first, second }, ({ relative }) => {
+      await api.stream("/api/diff", { first, second }, ({ relative, read, total }) => {
+        if (total) compare.textContent = `Comparing… ${percent(Math.round((100 * read) / total) / 100)}`;
         if (relative) store.set({ difference: shaded([first, second].join("\n"), relative) });
       });
       announce("The strip below the curve shows where the models differ");
@@ -280,9 +281,8 @@ export function editor() {
     { class: "editor" },
     h("div", { class: "editor-head" }, chips, reading),
     h("figure", { class: "card" }, empty, picture.element, h("figcaption", {}, told, compare)),
-    h("div", { class: "editor-foot" },
-      h("label", { class: "field grow", for: "typed-values" }, h("span", {}, "Values, from the first tensor to the last"), typed),
-      tools),
+    tools,
+    h("label", { class: "field", for: "typed-values" }, h("span", {}, "Values, from the first tensor to the last"), typed),
     typedProblem,
     h("h3", {}, "Shapes to begin with"),
     presets,

@@ -15,6 +15,7 @@ import { theme } from "./theme.js";
 import { trial } from "./trial.js";
 import { recipe } from "./yaml.js";
 
+besideOrBelow();
 byId("theme").append(theme());
 byId("models-body").append(models());
 byId("method-choice").append(history(), methodChoice());
@@ -32,6 +33,15 @@ try {
   sync.start();
 } catch (error) {
   byId("models-body").prepend(h("p", { class: "problem", role: "alert" }, error.message));
+}
+
+/** The recipe stands beside the work, or, where there is no room, below the curve: there in the order of reading too. */
+function besideOrBelow() {
+  const aside = document.querySelector("aside");
+  const narrow = matchMedia("(max-width: 1120px)");
+  const place = () => (narrow.matches ? byId("shape").after(aside) : document.querySelector("main").append(aside));
+  narrow.addEventListener("change", place);
+  place();
 }
 
 /** To begin with: the first two models of the roots, or the examples. */

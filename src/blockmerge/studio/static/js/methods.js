@@ -57,7 +57,7 @@ export function methodForm() {
     const each = method.parameters.filter((one) => one.per_model);
     body.replaceChildren(...[
       h("p", { class: "summary" }, method.summary),
-      h("p", { class: "equation" }, h("code", {}, method.equation), method.paper ? h("span", { class: "faint" }, paper(method.paper)) : ""),
+      h("p", { class: "equation" }, h("code", {}, method.equation), h("span", { class: "faint" }, method.paper)),
       ...form.models.map((entry, k) => each.length > 0 && h("fieldset", {}, h("legend", {}, `Model ${k + 1}: ${shortName(referenceOf(entry))}`),
         ...each.map((one) => field(one, valueOf(entry, one.name), (value) => setEach(k, one.name, value), form[one.name])))),
       own.length > 0 && h("fieldset", {}, h("legend", {}, "Settings"), ...own.map((one) => field(one, form[one.name], (value) => setOwn(one.name, value)))),
@@ -66,7 +66,6 @@ export function methodForm() {
     ].filter(Boolean));
   }
 
-  const paper = (text) => (/^\d{4}\.\d{4,5}/.test(text) ? ` arXiv ${text}` : ` ${text}`);
   const valueOf = (entry, name) => (typeof entry === "object" && entry !== null ? entry[name] : undefined);
 
   function setOwn(name, value) {

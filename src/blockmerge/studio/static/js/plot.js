@@ -6,7 +6,7 @@
 import { s } from "./dom.js";
 import { percent } from "./format.js";
 
-const MARGIN = { left: 46, right: 18, top: 18, bottom: 32 };
+const MARGIN = { left: 56, right: 22, top: 18, bottom: 32 };
 const HEAT = 22;
 const NEAR = 26;
 const MOST_HANDLES = 200;

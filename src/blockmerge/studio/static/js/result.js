@@ -6,6 +6,9 @@ import { size } from "./format.js";
 import * as store from "./store.js";
 import { wanted } from "./sync.js";
 
+/** The name for the next result: `blend-2` after `blend`. */
+const following = (name) => name.replace(/(?:-(\d+))?$/, (_, number) => `-${Number(number ?? 1) + 1}`);
+
 export function result() {
   const root = h("select", { "aria-label": "Root for the result", onchange: () => put({ root: Number(root.value) }) });
   const name = h("input", { id: "out", spellcheck: "false", autocomplete: "off", oninput: () => put({ name: name.value }) });
@@ -55,6 +58,7 @@ export function result() {
       const { problems } = await api.post("/api/jobs", { ...wanted(), overwrite: store.get("out").overwrite });
       if (problems.length > 0) throw new api.Refused(problems);
       announce("The merge is in the queue");
+      put({ name: following(name.value.trim()), overwrite: false });
       document.getElementById("merges").scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       trouble.textContent = error.message;

@@ -79,7 +79,7 @@ export function trial() {
     const done = [...new Set(store.get("jobs").filter((job) => job.state === "done").map((job) => job.out))].reverse();
     const before = blend.value;
     const entries = [...done.map((out) => h("option", { value: out }, shortName(out))), h("option", { value: "" }, done.length > 0 ? "none" : "no merge is finished yet")];
-    if ([...blend.options].map((option) => option.value).join() === entries.map((option) => option.value).join()) return;
+    if (blend.options.length > 0 && [...blend.options].map((option) => option.value).join() === entries.map((option) => option.value).join()) return;
     blend.replaceChildren(...entries);
     blend.value = done.includes(before) ? before : (done[0] ?? "");
   }

@@ -10,7 +10,7 @@ export function recipe() {
   const numbers = h("pre", { class: "line-numbers", "aria-hidden": "true" });
   const area = h("textarea", { class: "yaml", spellcheck: "false", autocapitalize: "off", "aria-label": "Recipe, YAML", "aria-describedby": "yaml-problems", wrap: "off", oninput: soon(), onscroll: follow, onblur: write });
   const problems = h("ul", { class: "problems", id: "yaml-problems", role: "alert" });
-  const file = h("input", { type: "file", accept: ".yaml,.yml,text/yaml", class: "visually-hidden", "aria-label": "Open a recipe file", tabindex: "-1", onchange: open });
+  const file = h("input", { type: "file", accept: ".yaml,.yml,text/yaml", hidden: true, onchange: open });
   const note = h("p", { class: "faint", role: "status" });
 
   function soon() {
