@@ -733,7 +733,7 @@ def test_events_arrive_over_a_real_connection(studio: Studio) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         app = create_app(studio, token=TOKEN, port=port)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        server = launch.StudioServer(app, studio)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -748,6 +748,14 @@ def test_events_arrive_over_a_real_connection(studio: Studio) -> None:
                         if states & {"done", "failed"}:
                             break
                 assert "done" in states
+                with client.stream(
+                    "GET", "/api/jobs/events"
+                ) as events:  # one that listens does not keep it from ending
+                    next(events.iter_lines())
+                    ending = time.monotonic()
+                    server.should_exit = True
+                    thread.join()
+                    assert time.monotonic() - ending < 1.5
         finally:
             server.should_exit = True
             thread.join()

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from blockmerge.errors import BlockmergeError
 from blockmerge.studio.roots import Roots
 from blockmerge.studio.server import Studio, create_app
 
-__all__ = ["launch"]
+__all__ = ["StudioServer", "launch"]
 
 
 def launch(
@@ -45,13 +46,25 @@ def launch(
             "and writes into them, and nothing on the way is encrypted"
         )
     say(f"Blockmerge studio: {address}\nCtrl-C ends it; merges that run can go on later.")
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False)
-    )
     if browser:
         webbrowser.open(address)
     with listener:
-        server.run(sockets=[listener])
+        StudioServer(app, studio).run(sockets=[listener])
+
+
+class StudioServer(uvicorn.Server):
+    """uvicorn, which waits for open connections before it ends; those that listen to events are closed first."""
+
+    def __init__(self, app: ASGIApp, studio: Studio) -> None:
+        super().__init__(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False)
+        )
+        self._studio = studio
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, letting go of listeners."""
+        self._studio.leave()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

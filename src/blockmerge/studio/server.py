@@ -91,6 +91,11 @@ class Studio:
         self.roots = roots
         self.jobs = Jobs(state / "jobs", roots)
         self.trial = Trial()
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Let go of those who listen to events, so that the server can end."""
+        self._leaving = True
 
     # ---- models ------------------------------------------------------------------------------------------------------
 
@@ -199,7 +204,7 @@ class Studio:
 
     async def _changes(self, request: Request) -> AsyncIterator[str]:
         seen = -1
-        while not await request.is_disconnected():
+        while not self._leaving and not await request.is_disconnected():
             if self.jobs.version != seen:
                 seen = self.jobs.version
                 yield f"data: {json.dumps([job.to_json() for job in self.jobs.all()])}\n\n"

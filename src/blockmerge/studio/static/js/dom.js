@@ -22,6 +22,17 @@ function filled(element, properties, children) {
   return element;
 }
 
+/** Other children for `container`. Who was on one of them by keyboard is on the one of the same name afterwards. */
+export function redraw(container, ...children) {
+  const active = container.contains(document.activeElement) ? document.activeElement : null;
+  container.replaceChildren(...children.flat().filter((child) => child || child === 0));
+  if (!active) return;
+  const same = [...container.querySelectorAll(active.tagName)].find((element) => nameOf(element) === nameOf(active));
+  same?.focus({ preventScroll: true });
+}
+
+const nameOf = (element) => element.getAttribute("aria-label")?.split(":")[0] ?? element.textContent;
+
 export const byId = (id) => document.getElementById(id);
 
 /** Say something to those who listen to the page instead of looking at it. */

@@ -20,12 +20,12 @@ export function editor() {
   let axisFrom = null;
 
   const picture = plot({ move, add, remove, choose, point }, "Share of model 2 along the model");
-  const chips = h("div", { class: "chips", role: "group", "aria-label": "Curve in hand" });
-  const typed = h("input", { class: "typed", id: "typed-values", spellcheck: "false", autocomplete: "off", oninput: type, onchange: type });
+  const chips = ["all", ...BLOCKS].map(chip);
+  const typed = h("input", { class: "typed", id: "typed-values", spellcheck: "false", autocomplete: "off", oninput: type, onblur: write });
   const typedProblem = h("p", { class: "field-problem", role: "alert" });
-  const reading = h("div", { class: "segments", role: "group", "aria-label": "Values are laid" });
+  const readings = ["tensor", "layer"].map((by) => ({ by, button: h("button", { type: "button", onclick: () => lay(by) }, `by ${by}`) }));
   const told = h("p", { class: "told" });
-  const tools = h("div", { class: "tools" });
+  const tools = toolbar();
   const empty = h("p", { class: "empty" }, "Pick two models, and the curve lies over their tensors.");
   const compare = h("button", { type: "button", class: "quiet", onclick: compareModels }, "Show where they differ");
   const presets = h("div", { class: "presets", role: "group", "aria-label": "Shapes to begin with" }, ...PRESETS.map(preset));
@@ -113,7 +113,7 @@ export function editor() {
   const pair = () => (form().models ?? []).slice(0, 2);
 
   function write() {
-    if (document.activeElement === typed && numbers(typed.value)?.join() === values()?.join()) return;
+    if (document.activeElement === typed) return; // whoever types is ahead of us
     typed.value = (values() ?? []).map(number).join(", ");
     typed.removeAttribute("aria-invalid");
     typedProblem.textContent = "";
@@ -141,40 +141,53 @@ export function editor() {
     );
   }
 
+  function chip(name) {
+    const title = h("span", {}, NAMES[name]);
+    const button = h("button", { type: "button", class: "chip", onclick: () => store.set({ block: name }) },
+      h("span", { class: "dot", "aria-hidden": "true" }), title);
+    return { name, title, button };
+  }
+
   function drawChips() {
     const present = axis ? axis.blocks : BLOCKS;
     const own = curves();
-    chips.replaceChildren(...["all", ...BLOCKS.filter((name) => present.includes(name))].map((name) => chip(name, own)));
+    const common = Object.keys(own).every((name) => name === "all");
+    for (const { name, title, button } of chips) {
+      button.hidden = name !== "all" && !present.includes(name);
+      button.classList.toggle("unset", !(name in own));
+      button.setAttribute("aria-pressed", String(block() === name));
+      button.style.setProperty("--curve", name === "all" ? "var(--ink)" : store.get("start").colours[name]);
+      title.textContent = name === "all" && !common ? NAMES.rest : NAMES[name];
+    }
   }
 
-  function chip(name, own) {
-    const title = name === "all" && Object.keys(own).some((other) => other !== "all") ? NAMES.rest : NAMES[name];
-    const colour = name === "all" ? "var(--ink)" : store.get("start")?.colours[name];
-    const button = h(
-      "button",
-      { type: "button", class: name in own ? "chip" : "chip unset", "aria-pressed": String(block() === name), onclick: () => store.set({ block: name }) },
-      h("span", { class: "dot", "aria-hidden": "true" }),
-      title,
-    );
-    button.style.setProperty("--curve", colour);
-    return button;
+  /** The buttons below the plot: made once, so that the keyboard stays on them. `fits` says when one makes sense. */
+  function toolbar() {
+    const several = (list) => list.length > 1;
+    const entries = [
+      ["Add point", "One more value after the chosen one (Insert)", () => add(chosen), () => true],
+      ["Remove point", "Take the chosen value away (Delete)", () => remove(chosen), several],
+      ["Finer", "A value in the middle of every section; the shape stays", () => put(finer(values())), (list) => list.length <= 100],
+      ["Coarser", "Every second value", () => put(coarser(values())), several],
+      ["Mirror", "Last value first", () => put(mirrored(values())), several],
+      ["Swap shares", "What was model 1's becomes model 2's", () => put(turned(values())), () => true],
+      ["Drop curve", "These tensors follow the common curve, or stay model 1's", dropCurve, () => Object.keys(curves()).length > 1],
+    ];
+    const buttons = entries.map(([text, title, act, fits]) => ({ fits, button: h("button", { type: "button", class: "quiet", title, onclick: act }, text) }));
+    const note = h("span", { class: "faint" });
+    const give = h("button", { type: "button", class: "quiet strong", onclick: () => put(curves().all ?? [0.5]) }, "Give it a curve");
+    return { buttons, note, give, element: h("div", { class: "tools" }, note, give, ...buttons.map(({ button }) => button)) };
   }
 
   function drawTools() {
     const list = values();
-    const tool = (text, title, act, off = false) => h("button", { type: "button", class: "quiet", title, disabled: off, onclick: act }, text);
-    const unset = block() === "all" ? "Everything else stays model 1's." : `${NAMES[block()]} ${"all" in curves() ? "follow the common curve" : "stay model 1's"}.`;
-    tools.replaceChildren(...(list === null
-      ? [h("span", { class: "faint" }, unset), h("button", { type: "button", class: "quiet strong", onclick: () => put(curves().all ?? [0.5]) }, "Give it a curve")]
-      : [
-          tool("Add point", "One more value after the chosen one (Insert)", () => add(chosen)),
-          tool("Remove point", "Take the chosen value away (Delete)", () => remove(chosen), list.length < 2),
-          tool("Finer", "A value in the middle of every section; the shape stays", () => put(finer(list)), list.length > 100),
-          tool("Coarser", "Every second value", () => put(coarser(list)), list.length < 2),
-          tool("Mirror", "Last value first", () => put(mirrored(list)), list.length < 2),
-          tool("Swap shares", "What was model 1's becomes model 2's", () => put(turned(list))),
-          Object.keys(curves()).length > 1 && tool("Drop curve", "These tensors follow the common curve, or stay model 1's", dropCurve),
-        ]).filter(Boolean));
+    for (const { fits, button } of tools.buttons) {
+      button.hidden = list === null;
+      button.disabled = list !== null && !fits(list);
+    }
+    tools.note.hidden = tools.give.hidden = list !== null;
+    tools.note.textContent = block() === "all" ? "Everything else stays model 1's."
+      : `${NAMES[block()]} ${"all" in curves() ? "follow the common curve" : "stay model 1's"}.`;
   }
 
   function dropCurve() {
@@ -183,9 +196,7 @@ export function editor() {
   }
 
   function drawReading() {
-    const by = form().by ?? "tensor";
-    reading.replaceChildren(...[["tensor", "by tensor"], ["layer", "by layer"]].map(([name, text]) =>
-      h("button", { type: "button", "aria-pressed": String(by === name), onclick: () => lay(name) }, text)));
+    for (const { by, button } of readings) button.setAttribute("aria-pressed", String((form().by ?? "tensor") === by));
   }
 
   function lay(name) {
@@ -279,9 +290,11 @@ export function editor() {
   return h(
     "div",
     { class: "editor" },
-    h("div", { class: "editor-head" }, chips, reading),
+    h("div", { class: "editor-head" },
+      h("div", { class: "chips", role: "group", "aria-label": "Curve in hand" }, ...chips.map(({ button }) => button)),
+      h("div", { class: "segments", role: "group", "aria-label": "Values are laid" }, ...readings.map(({ button }) => button))),
     h("figure", { class: "card" }, empty, picture.element, h("figcaption", {}, told, compare)),
-    tools,
+    tools.element,
     h("label", { class: "field", for: "typed-values" }, h("span", {}, "Values, from the first tensor to the last"), typed),
     typedProblem,
     h("h3", {}, "Shapes to begin with"),

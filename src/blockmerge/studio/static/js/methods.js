@@ -52,7 +52,8 @@ export function methodForm() {
       body.replaceChildren(h("p", { class: "empty" }, "This recipe has slices, stages or operations; shape it in its YAML. Plan and merge work as ever."));
       return;
     }
-    if (!method || body.contains(document.activeElement)) return;
+    if (!method || (body.contains(document.activeElement) && body.dataset.method === method.name)) return;
+    body.dataset.method = method.name;
     const own = method.parameters.filter((one) => !one.per_model);
     const each = method.parameters.filter((one) => one.per_model);
     body.replaceChildren(...[

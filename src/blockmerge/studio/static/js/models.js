@@ -1,7 +1,7 @@
 // The models of the recipe, a slot each: who they are, and whether they go together.
 
 import * as api from "./api.js";
-import { announce, h } from "./dom.js";
+import { announce, h, redraw } from "./dom.js";
 import { count, size } from "./format.js";
 import { modelsOf, referenceOf, shortName, isPlain } from "./recipes.js";
 import * as store from "./store.js";
@@ -15,10 +15,16 @@ export function models() {
   const form = () => store.get("form");
   const declared = () => store.get("start")?.methods.find((method) => method.name === form().method);
 
+  /** Again only if something of it changed: a drag changes the form many times a second, and never the models. */
+  let drawn = null;
   function draw() {
+    const { models: listed, base, method: name } = form();
+    const now = JSON.stringify([listed, base, name, isPlain(form()), modelsOf(form()).map((one) => Boolean(store.get("seen")[one]))]);
+    if (now === drawn) return;
+    drawn = now;
     if (!isPlain(form())) {
-      slots.replaceChildren(...modelsOf(form()).map((reference) => h("li", { class: "slot" }, h("code", {}, reference))));
-      buttons.replaceChildren();
+      redraw(slots, modelsOf(form()).map((reference) => h("li", { class: "slot" }, h("code", {}, reference))));
+      redraw(buttons);
       return;
     }
     const method = declared();
@@ -33,12 +39,12 @@ export function models() {
       const removable = method && entries.length > method.models[0];
       rows.push(slot(`Model ${k + 1}`, referenceOf(entries[k]), (reference) => replace(k, reference), removable && (() => drop(k))));
     }
-    slots.replaceChildren(...rows);
+    redraw(slots, rows);
     const more = method && (method.models[1] === null || entries.length < method.models[1]);
-    buttons.replaceChildren(...[
+    redraw(buttons, [
       more && entries.length >= least(method) && button("Add a model", () => pick.open((reference) => edit({ models: [...form().models, reference] }))),
       entries.length === 2 && button("Swap", () => edit({ models: [...form().models].reverse() })),
-    ].filter(Boolean));
+    ]);
   }
 
   const least = (method) => (method ? method.models[0] : 2);

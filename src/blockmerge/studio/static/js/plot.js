@@ -219,6 +219,11 @@ export function plot(hands, label) {
     event.preventDefault();
   });
 
+  // A finger on a handle drags; beside them it scrolls the page. (touch-action does not reach into an SVG everywhere.)
+  root.addEventListener("touchstart", (event) => {
+    if (scene && event.touches.length === 1 && nearest(local(event.touches[0])).distance <= NEAR) event.preventDefault();
+  }, { passive: false });
+
   root.addEventListener("pointermove", (event) => {
     if (!scene) return;
     const point = local(event);

@@ -43,7 +43,7 @@ export function result() {
       entry("memory", `${size(plan.memory)}`),
     ] : []));
     const ready = plan && !planning && problems.length === 0 && planProblems.length === 0 && !found?.problems && out.name.trim() !== "";
-    button.setAttribute("aria-disabled", String(!ready || (found?.exists && !out.overwrite)));
+    button.setAttribute("aria-disabled", String(!ready || Boolean(found?.exists && !out.overwrite)));
   }
 
   const entry = (title, value) => h("div", {}, h("dt", {}, title), h("dd", {}, value));
