@@ -2,13 +2,13 @@
 
     python bench/methods.py --mergekit PATH/mergekit-yaml
 
-The column "x read" sets a whole process beside a parallel copy of as many bytes as the method's passes read and write.
+Both merge the same recipe, a file of mergekit's. The column "x read" sets a whole process beside a parallel copy of as
+many bytes as the method's passes read and write.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -25,7 +25,7 @@ from run import HERE, Run, size_of
 ENTRY = "from blockmerge.cli import main; main()"
 MODELS = ("first", "second", "third")
 SETTINGS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}, "sce": {"select_topk": 0.5}, "nearswap": {"t": 0.001}}
-MERGEKIT = {"passthrough", "geometric_median", "consensus_ta", "consensus_ties"}
+ALONE = {"passthrough", "geometric_median", "consensus_ta", "consensus_ties"}
 """Not measured there: copying, and what it does not have."""
 
 
@@ -56,9 +56,8 @@ def mergekit_recipe(method: str, folder: Path) -> dict[str, Any]:
 
 
 def measure(method: str, folder: Path, rounds: int, mergekit: str | None) -> str:
-    path, other = folder / "recipe.yaml", folder / "mergekit.yaml"
-    path.write_text(yaml.safe_dump(recipe(method, folder)))
-    other.write_text(json.dumps(mergekit_recipe(method, folder)))
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump((recipe if method in ALONE else mergekit_recipe)(method, folder)))
     plan = blockmerge.plan(path)
     ours, copies, theirs = [], [], []
     command = [sys.executable, "-c", ENTRY, "merge", str(path), str(folder / "out"), "--quiet"]
@@ -69,7 +68,7 @@ def measure(method: str, folder: Path, rounds: int, mergekit: str | None) -> str
         for command_line, runs in (
             (command, ours),
             ([sys.executable, str(HERE / "copy_models.py"), *models], copies),
-            ([mergekit, str(other), str(folder / "out")] if mergekit and method not in MERGEKIT else None, theirs),
+            ([mergekit, str(path), str(folder / "out")] if mergekit and method not in ALONE else None, theirs),
         ):
             shutil.rmtree(folder / "out", ignore_errors=True)
             if command_line:

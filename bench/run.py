@@ -1,6 +1,7 @@
 """Merging against copying, and against mergekit: one table, everything side by side in one run.
 
     python bench/run.py                    two models of 2.2 GB on a RAM disk
+    python bench/run.py --diff             where they differ, against reading both
     python bench/run.py --memory           peak memory at 0.2, 2.2 and 8 GB
     python bench/run.py --plan             planning two models of the layout of Llama 3.1 405B
     python bench/run.py --cold FOLDER      from a cold cache on a disk, fsync included
@@ -45,7 +46,7 @@ class Run:
         self.peak = usage.ru_maxrss * 1024
         if os.waitstatus_to_exitcode(status):
             raise SystemExit(f"{' '.join(command)} failed:\n{output}")
-        phase = re.search(r"merge phase ([\d.]+) s", output)
+        phase = re.search(r"(?:merge|diff|read) phase ([\d.]+) s", output)
         self.phase = float(phase[1]) if phase else None
 
 
@@ -95,6 +96,30 @@ def side_by_side(folder: Path, gigabytes: float, rounds: int, mergekit: str | No
     if mergekit:
         pairs = zip(runs["mergekit linear"], runs["blockmerge"], strict=True)
         print(f"mergekit / blockmerge: {statistics.median(a.seconds / b.seconds for a, b in pairs):.1f} x")
+
+
+def differences(folder: Path, gigabytes: float, rounds: int) -> None:
+    prepare(folder, gigabytes)
+    models = [str(folder / name) for name in ("first", "second")]
+    whole = [sys.executable, "-c", "from blockmerge.cli import main; main()", "diff", *models, "--quiet"]
+    contenders = {
+        "parallel read": [sys.executable, str(HERE / "read_models.py"), *models],
+        "diff phase": [sys.executable, str(HERE / "diff_phase.py"), *models],
+        "blockmerge diff": whole,
+    }
+    Run(whole)  # compiles the kernels, once and for all
+    runs: dict[str, list[Run]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, command in contenders.items():
+            runs[name].append(Run(command))
+    print(f"two models of {size_of(folder / 'first') / 1e9:.2f} GB bfloat16, {rounds} rounds, medians")
+    print(f"{'':<18}{'seconds':>9}{'x read':>9}{'peak MB':>9}")
+    base = [run.phase or run.seconds for run in runs["parallel read"]]
+    for name, found in runs.items():
+        seconds = [run.phase or run.seconds for run in found]
+        ratio = statistics.median(a / b for a, b in zip(seconds, base, strict=True))
+        peak = max(run.peak for run in found) / 1e6
+        print(f"{name:<18}{statistics.median(seconds):>9.2f}{ratio:>9.2f}{peak:>9.0f}")
 
 
 def memory(folder: Path) -> None:
@@ -183,6 +208,7 @@ def main() -> None:
     parser.add_argument("--gb", type=float, default=2.2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mergekit", default=shutil.which("mergekit-yaml"))
+    parser.add_argument("--diff", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--kernels", action="store_true")
@@ -193,6 +219,8 @@ def main() -> None:
     try:
         if arguments.kernels:
             kernels()
+        elif arguments.diff:
+            differences(folder, arguments.gb, arguments.rounds)
         elif arguments.memory:
             memory(folder)
         elif arguments.plan:

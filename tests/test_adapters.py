@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 import blockmerge
 import models
@@ -171,6 +173,23 @@ def test_gpt2_stores_inputs_first(tmp_path: Path, shape: tuple[int, int], dora: 
     wanted = magnitudes * moved / np.linalg.norm(moved, axis=0) if dora else moved
     with opened(base, save_adapter(tmp_path / "adapter", arrays, use_dora=dora)) as source:
         close(values(source, f"{name}.weight"), wanted)
+
+
+def test_a_pickled_adapter_is_read_as_its_twin_where_there_is_no_other(tmp_path: Path, base: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", factors(Q, UP))
+    with opened(base, adapter) as source:
+        wanted = {module: values(source, f"{module}.weight") for module in (Q, UP)}
+    twin = adapter / "adapter_model.safetensors"
+    torch.save(load_file(twin), adapter / "adapter_model.bin")
+    with opened(base, adapter) as source:
+        assert "adapter_model.bin" not in source.fingerprint().headers
+    twin.unlink()
+    with opened(base, adapter) as source:
+        assert all((values(source, f"{module}.weight") == wanted[module]).all() for module in (Q, UP))
+        assert "adapter_model.bin" in source.fingerprint().headers
+        assert "pickles, read as data, without running them: adapter_model.bin" in source.remarks
+        (adapter / "adapter_model.bin").touch()
+        assert source.changed() == "adapter_model.bin"
 
 
 def test_whole_tensors_take_the_place_of_the_bases(tmp_path: Path, base: Path) -> None:
@@ -501,7 +520,7 @@ def test_a_quantised_base_is_refused(tmp_path: Path) -> None:
         ("base+base", "has no adapter_config.json; after the + stands an adapter"),
         ("base+adapter/adapter_config.json", "is a file; give the folder that holds adapter_config.json"),
         ("adapter+base", "write its base before it, BASE+adapter"),
-        ("base+pickled", "has adapter_model.bin only"),
+        ("base+pickled", "adapter_model.bin: is no file of torch.save"),
         ("base+empty", "has no adapter_model.safetensors"),
     ],
 )

@@ -14,7 +14,11 @@ BENCH = Path(__file__).parents[1] / "bench" / "run.py"
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures with Linux means")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["--gb", "0.2", "--rounds", "1", "--mergekit", ""], "merge phase"), (["--plan"], "405 billion parameters")],
+    [
+        (["--gb", "0.2", "--rounds", "1", "--mergekit", ""], "merge phase"),
+        (["--diff", "--gb", "0.2", "--rounds", "1"], "diff phase"),
+        (["--plan"], "405 billion parameters"),
+    ],
 )
 def test_benches_print_their_tables(tmp_path: Path, arguments: list[str], expected: str) -> None:
     command = [sys.executable, str(BENCH), "--folder", str(tmp_path / "models"), *arguments]

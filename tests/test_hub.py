@@ -176,6 +176,26 @@ def test_shards_are_those_that_the_index_names_whatever_they_are_called(hub):
     assert hub.fetched() == sorted([*sharded(), *BESIDES])
 
 
+def test_pickles_are_fetched_where_there_is_nothing_else(hub):
+    bins = named("pytorch_model.bin", "pytorch_model.bin.index.json", "model.fp16.safetensors", "x.ckpt", "tf_model.h5")
+    hub.add("org/model").commit({"config.json": CONFIG} | bins)
+    download("org/model", None)
+    assert hub.fetched() == ["config.json", "pytorch_model.bin"]
+
+
+def test_shards_of_pickles_are_those_that_their_index_names(hub):
+    listing = {"pytorch_model.bin.index.json": index(a="a.bin", b="b.bin")}
+    hub.add("org/model").commit({"config.json": CONFIG} | listing | named("a.bin", "b.bin", "training_args.bin"))
+    download("org/model", None)
+    assert hub.fetched() == ["a.bin", "b.bin", "config.json", "pytorch_model.bin.index.json"]
+
+
+def test_an_adapter_that_is_a_pickle_is_fetched_where_there_is_nothing_else(hub):
+    hub.add("org/adapter").commit(named("adapter_config.json", "adapter_model.bin", "optimizer.pt"))
+    download("org/adapter", None, adapter=True)
+    assert hub.fetched() == ["adapter_config.json", "adapter_model.bin"]
+
+
 def test_a_downloaded_model_opens(hub):
     hub.add("org/model").commit(sharded())
     location = locate("org/model")
@@ -283,11 +303,11 @@ def test_a_branch_that_moves_during_the_download_is_not_mixed(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (["config.json", "pytorch_model.bin", "tokenizer.json"], "only pytorch_model.bin"),
+        (["config.json", "consolidated.00.pth", "tokenizer.json"], "only consolidated.00.pth"),
         (["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], "and 1 more"),
         (["config.json", "model-q4.gguf"], "only model-q4.gguf"),
         (["config.json", "model.fp16.safetensors"], "only model.fp16.safetensors"),
-        (["config.json"], f"has no weights (neither {SINGLE} nor {INDEX})"),
+        (["config.json"], f"has no weights (none of {SINGLE}, {INDEX}, "),
         (["adapter_config.json", "adapter_model.safetensors"], "is an adapter"),
         ([SINGLE], "has no config.json"),
     ],
@@ -724,7 +744,7 @@ def test_an_adapter_in_the_cache_needs_no_network(hub: hubserver.FakeHub, monkey
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        (["adapter_config.json", "adapter_model.bin"], r"has no adapter_model.safetensors \(only adapter_model.bin"),
+        (["adapter_config.json", "adapter_model.pt"], "has no adapter_model.safetensors; after the [+] stands an"),
         (["config.json", SINGLE], "has no adapter_config.json; after the [+] stands an adapter"),
     ],
 )
@@ -735,3 +755,22 @@ def test_what_is_no_adapter_is_refused_before_it_is_downloaded(
     hub.add("org/adapter").commit(named(*files))
     with pytest.raises(ModelError, match=f"^org/adapter: {text}"):
         locate("org/model+org/adapter")
+
+
+# ---- checksums -------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_weights_in_the_cache_are_found_by_their_names(hub, tmp_path):
+    from blockmerge.sources.blobs import damaged_blobs
+
+    hub.add("org/one").commit(single())
+    folder = download("org/one", None).folder
+    assert damaged_blobs([folder], 2) == []
+    blob = (folder / SINGLE).resolve()
+    assert len(blob.name) == 64
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(bytes(content))
+    (problem,) = damaged_blobs([folder], 2)
+    assert "model.safetensors: is not what the Hub sent" in str(problem)
+    assert damaged_blobs([tmp_path], 2) == []  # a folder of somebody's own has no checksums

@@ -377,7 +377,6 @@ CASES = [
     Case("geometric_median", 4, _geometric_median, {"max_iter": 3000, "tol": 1e-12}),
 ]
 SELECTING = {"arcee_fusion", "consensus_ties", "ties", "breadcrumbs", "breadcrumbs_ties"}
-PROPAGATING = {"arcee_fusion", "consensus_ta", "consensus_ties", "nearswap", "ram", "ramplus_tl", "sce"}
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
@@ -667,7 +666,7 @@ def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:
 @each
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_never_hidden(tmp_path: Path, case: Case, value: float) -> None:
-    if case.method not in PROPAGATING:
+    if METHODS[case.method].models[1] == 1:
         pytest.skip("not promised")
     total = case.count + case.base
     for damaged in range(total):
@@ -849,3 +848,62 @@ def test_a_recipe_can_be_merged_without_a_plan_of_ones_own(tmp_path: Path) -> No
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"method": "linear", "models": paths, "weight": 1}))
     blockmerge.merge(tmp_path / "recipe.yaml", tmp_path / "out")
     assert models.read(tmp_path / "out")["a.weight"][1].tolist() == [0.5] * 3
+
+
+# --- Trimming over the whole model -----------------------------------------------------------------------------------
+
+
+def trimmed(folder: Path, values: list[dict[str, Floats]], name: str = "out", **more: Any) -> models.Tensors:
+    paths = [
+        write(folder, k, {key: (F32, array) for key, array in tensors.items()}) for k, tensors in enumerate(values)
+    ]
+    recipe = {"method": "ties", "base": paths[0], "models": paths[1:], "weight": 1, "scope": "model", **more}
+    how = {"threads": recipe.pop("threads", None)}
+    return merge(folder, recipe, name, **how)
+
+
+def test_scope_model_trims_all_tensors_by_one_threshold(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    shapes = {"a.weight": (300, 1000), "b.weight": (40, 50), "c.weight": (7,)}
+    sizes = {"a.weight": 0.01, "b.weight": 0.05, "c.weight": 0.002}
+    base = {name: random.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    fine = [
+        {name: (base[name] + random.normal(0, sizes[name], shape)).astype(np.float32) for name, shape in shapes.items()}
+        for _ in range(2)
+    ]
+    out = trimmed(tmp_path, [base, *fine], density=0.2)
+    deltas = [np.concatenate([(one[name] - base[name]).reshape(-1) for name in shapes]) for one in fine]
+    kept = []
+    for delta in deltas:
+        threshold = np.sort(np.abs(delta))[delta.size - int(0.2 * delta.size)]
+        kept.append(np.where(np.abs(delta) >= threshold, delta, 0).astype(np.float64))
+    flat = np.concatenate([base[name].reshape(-1) for name in shapes]) + _agreeing(kept, [1, 1], normalize=True)
+    got = np.concatenate([out[name][1].reshape(-1) for name in shapes])
+    assert np.abs(got - flat).max() < 1e-6
+    assert (out["c.weight"][1] == base["c.weight"]).all()  # all of its changes are below the threshold
+
+
+def test_scope_model_gives_the_same_bits_for_any_threads_and_in_a_stage(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    base = {f"{k}.weight": random.normal(0, 1, (700, 800)).astype(np.float32) for k in range(5)}
+    fine = [
+        {name: (a + random.normal(0, 0.1, a.shape)).astype(np.float32) for name, a in base.items()} for _ in range(2)
+    ]
+    outs = [
+        trimmed(tmp_path, [base, *fine], f"out{n}", density=0.3, threads=n, max_shard_size="3MB") for n in (1, 2, 5)
+    ]
+    for other in outs[1:]:
+        assert all(outs[0][name][1].tobytes() == other[name][1].tobytes() for name in base)
+    paths = [str(tmp_path / f"m{k}") for k in range(3)]
+    stage = {"method": "ties", "base": paths[0], "models": paths[1:], "weight": 1, "scope": "model", "density": 0.3}
+    documents = [{"name": "stage", **stage}, {"method": "passthrough", "models": ["stage"]}]
+    (tmp_path / "stages.yaml").write_text(yaml.safe_dump_all(documents))
+    blockmerge.merge(tmp_path / "stages.yaml", tmp_path / "staged")
+    staged = models.read(tmp_path / "staged")
+    assert all(outs[0][name][1].tobytes() == staged[name][1].tobytes() for name in base)
+
+
+def test_scope_model_and_rescale_do_not_go_together(tmp_path: Path) -> None:
+    values = {"a.weight": np.ones((3, 3), np.float32)}
+    with pytest.raises(blockmerge.RecipeError, match="rescale: goes with scope: tensor only"):
+        trimmed(tmp_path, [values, values], density=0.5, rescale=True)

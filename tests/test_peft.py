@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 
 import blockmerge
 import checkpoints
@@ -136,3 +137,32 @@ def test_peft_reads_what_was_extracted(tmp_path: Path, architecture: str) -> Non
         found = peft.PeftModel.from_pretrained(plain, tmp_path / "out").eval()(IDS).logits
         wanted = model.eval()(IDS).logits
     assert (wanted - found).abs().max() <= 2e-5 * wanted.abs().max()
+
+
+# --- Merging task vectors --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "breadcrumbs"])
+def test_task_vectors_are_merged_as_peft_merges_them(tmp_path: Path, method: str) -> None:
+    """PEFT averages agreeing vectors by their number, so weights are equal here; its pruning is our breadcrumbs."""
+    from peft.utils import merge_utils
+
+    random = np.random.default_rng(3)
+    base = random.normal(0, 1, (64, 96)).astype(np.float32)
+    fine = [(base + random.normal(0, 0.1, base.shape)).astype(np.float32) for _ in range(3)]
+    paths = [
+        str(models.save(tmp_path / f"m{k}", {"a.weight": (F32, array)}, {"model_type": "none"}))
+        for k, array in enumerate((base, *fine))
+    ]
+    recipe: dict[str, Any] = {"method": method, "base": paths[0], "models": paths[1:], "weight": 1.0}
+    recipe |= {"task_arithmetic": {}, "ties": {"density": 0.3}, "breadcrumbs": {"density": 0.3, "gamma": 0}}[method]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    blockmerge.merge(tmp_path / "recipe.yaml", tmp_path / "out")
+    vectors, weights = [torch.from_numpy(array - base) for array in fine], torch.ones(3)
+    expected = {
+        "task_arithmetic": lambda: merge_utils.task_arithmetic(vectors, weights),
+        "ties": lambda: merge_utils.ties(vectors, weights, 0.3),
+        "breadcrumbs": lambda: merge_utils.magnitude_prune(vectors, weights, 0.3),
+    }[method]()
+    got = models.read(tmp_path / "out")["a.weight"][1]
+    assert np.abs(got - (base + expected.numpy())).max() < 1e-6

@@ -118,3 +118,123 @@ def test_the_drop_in_keeps_it_too_and_writes_the_bits_of_the_original(chat: Path
     got = load_file(out / "model.safetensors")
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[name].view(torch.int16), expected[name].view(torch.int16)) for name in got)
+
+
+# --- mergekit's recipes, as people have them --------------------------------------------------------------------------
+
+RECIPES = {
+    "slerp": """
+slices:
+  - sources:
+      - {model: CHAT, layer_range: [0, 30]}
+      - {model: TUNE, layer_range: [0, 30]}
+merge_method: slerp
+base_model: CHAT
+parameters:
+  t:
+    - filter: self_attn
+      value: [0, 0.5, 0.3, 0.7, 1]
+    - filter: mlp
+      value: [1, 0.5, 0.7, 0.3, 0]
+    - value: 0.5
+dtype: bfloat16
+""",
+    "ties": """
+models:
+  - model: CHAT
+  - model: TUNE
+    parameters: {density: [1, 0.7, 0.1], weight: [0, 0.3, 0.7, 1]}
+merge_method: ties
+base_model: CHAT
+parameters: {normalize: true, int8_mask: true}
+dtype: float16
+""",
+    "dare_linear": """
+models:
+  - model: TUNE
+    parameters: {density: 0.5, weight: 0.8}
+merge_method: dare_linear
+base_model: CHAT
+dtype: bfloat16
+tokenizer_source: union
+""",
+    "stages": """
+name: half
+merge_method: linear
+models:
+  - {model: CHAT, parameters: {weight: 0.5}}
+  - {model: TUNE, parameters: {weight: 0.5}}
+dtype: bfloat16
+---
+merge_method: breadcrumbs
+base_model: CHAT
+models:
+  - {model: half, parameters: {weight: 1.0, density: 0.9, gamma: 0.01}}
+chat_template: auto
+""",
+}
+
+
+def merge(folder: Path, name: str, text: str, **models: Path) -> Path:
+    for word, path in models.items():
+        text = text.replace(word, str(path))
+    (folder / f"{name}.yaml").write_text(text)
+    out = folder / f"out-{name}"
+    result = CliRunner().invoke(main, ["merge", str(folder / f"{name}.yaml"), str(out), "--quiet"])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_mergekit_keep_what_the_model_knows(chat: Path, finetune: Path, name: str) -> None:
+    out = merge(chat.parent, name, RECIPES[name], CHAT=chat, TUNE=finetune)
+    assert differs(out, chat)
+    assert "Paris" in answer(out)
+
+
+def test_a_frankenmerge_loads_with_all_its_layers(chat: Path, finetune: Path) -> None:
+    text = """
+slices:
+  - sources: [{model: CHAT, layer_range: [0, 20]}]
+  - sources: [{model: TUNE, layer_range: [18, 30]}]
+merge_method: passthrough
+dtype: bfloat16
+"""
+    out = merge(chat.parent, "stacked", text, CHAT=chat, TUNE=finetune)
+    model, _ = load(out)
+    assert model.config.num_hidden_layers == len(model.model.layers) == 32
+    assert isinstance(answer(out), str)
+
+
+def test_tokens_of_another_model_find_their_rows(chat: Path, finetune: Path) -> None:
+    import shutil
+
+    import torch
+
+    more = chat.parent / "more-tokens"
+    if not more.exists():
+        model, tokenizer = load(finetune)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>", "<|memory|>"]})
+        model.resize_token_embeddings(len(tokenizer) + 6, pad_to_multiple_of=8)
+        with torch.no_grad():
+            model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("<|tool|>")] = 0.25
+        model.save_pretrained(more)
+        tokenizer.save_pretrained(more)
+    text = """
+models:
+  - {model: CHAT, parameters: {weight: 0.6}}
+  - {model: MORE, parameters: {weight: 0.4}}
+merge_method: linear
+base_model: CHAT
+tokenizer: {source: union, pad_to_multiple_of: 64}
+dtype: bfloat16
+"""
+    out = merge(chat.parent, "union", text, CHAT=chat, MORE=more)
+    model, tokenizer = load(out)
+    number = tokenizer.convert_tokens_to_ids("<|tool|>")
+    assert model.config.vocab_size == model.get_input_embeddings().weight.shape[0]
+    assert model.config.vocab_size % 64 == 0
+    assert (model.get_input_embeddings().weight[number].float() == 0.25).all()  # the only model that has it
+    assert tokenizer("<|tool|>").input_ids == [number]
+    assert "Paris" in answer(out)
+    shutil.rmtree(out)

@@ -255,3 +255,30 @@ def test_modules_are_merged_each_in_its_own_way(tmp_path: Path) -> None:
     a, b = models.read(one), models.read(two)
     for name in out:
         assert same(out[name], (a if "vision" in name else b)[name]), name
+
+
+# --- Coverage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("model.layers.1.", "config.json promises layer 1, and no tensor"),
+        ("lm_head.weight", "config.json promises lm_head.weight, and no tensor"),
+    ],
+)
+def test_what_config_json_promises_must_be_there(tmp_path: Path, gone: str, told: str) -> None:
+    content = {name: value for name, value in models.tensors(1).items() if not name.startswith(gone)}
+    paths = [str(models.save(tmp_path / name, content)) for name in ("one", "two")]
+    for recipe in (
+        {"method": "linear", "models": paths, "weight": 1},
+        {"method": "gradient", "models": paths, "values": [0.5]},
+    ):
+        with pytest.raises(MismatchError, match=told):
+            planned(tmp_path, recipe)
+
+
+def test_a_bare_model_promises_no_head(tmp_path: Path) -> None:
+    content = models.tensors(1, tied=True)
+    paths = [str(models.save(tmp_path / name, content, architectures=["LlamaModel"])) for name in ("one", "two")]
+    assert len(planned(tmp_path, {"method": "linear", "models": paths, "weight": 1}).rows) == 20

@@ -1,4 +1,4 @@
-"""Write the parts of the documentation that follow from the code: docs/cli.md and the picture in the README.
+"""Write the parts of the documentation that follow from the code: docs/cli.md, docs/methods.md and the pictures.
 
     python tools/make_docs.py
 
@@ -7,7 +7,9 @@ The tests fail where the files differ from what this makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -15,7 +17,8 @@ import click
 import blockmerge
 from blockmerge.cli import main as commands
 from blockmerge.cli.original import main as original
-from blockmerge.report import gradient_svg, methods_page
+from blockmerge.comparison import difference_svg
+from blockmerge.report import methods_page, plan_svg
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(blockmerge.__file__).parent / "demo" / "models"
@@ -99,6 +102,24 @@ Everything is computed tensor by tensor, in float32 or float64, and rounded once
 Methods that must know something of a whole tensor before they can write it (an angle, a threshold) read it more than
 once. Random choices follow from `seed` and the name of the tensor alone, so they do not depend on threads or order.
 
+## What papers say and what mergekit does
+
+A native recipe means the paper. A [file of mergekit's](recipes.md#mergekits-files) means what mergekit documents, with
+its bugs repaired. Where the two differ, `variant: mergekit` (or `scope`, for `ties`) turns a native recipe to the other
+side. `python bench/variants.py` measures how far results are apart, in units of what the method changes in the base:
+
+```text
+dare_linear: 1/density, or one L1 factor            0.08%
+della: 1/chance, or one L1 factor                  23.81%
+ties: trimmed by tensor, or over the model          0.54%
+breadcrumbs: gamma first, or density first         28.78%
+sce: shares as they are, or equal when small       21.83%
+model_stock: base below zero, or past it          100.00%
+slerp: always, or linear above 0.9995               0.00%
+```
+
+## All methods
+
 """
 
 
@@ -106,13 +127,36 @@ def picture() -> str:
     """The picture at the top of the README: the published curves of Mythalion, on the models of the demo."""
     values = {"attention": [0.2, 0.8], "mlp": [0.8, 0.2], "norms": 0.5, "embeddings": 0.5, "head": 0.5}
     plan = blockmerge.plan(blockmerge.gradient(str(DEMO / "code"), str(DEMO / "prose"), values=values))
-    return gradient_svg(plan)
+    return plan_svg(plan)
+
+
+def difference() -> str:
+    """How far the models of the demo are from each other."""
+    return difference_svg(blockmerge.diff(DEMO / "code", DEMO / "prose"))
+
+
+def recipe_picture(name: str) -> Callable[[], str]:
+    """What draws the recipe called ``name`` in docs/gallery.md, on the models of the demo."""
+
+    def draw() -> str:
+        page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+        (recipe,) = re.findall(rf"^```yaml\n(# {name}\.yaml\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        for model in ("code", "prose"):
+            recipe = re.sub(rf"\b(base|model): {model}\b", rf"\1: '{DEMO / model}'", recipe)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.yaml"
+            path.write_text(recipe, encoding="utf-8")
+            return plan_svg(blockmerge.plan(path))
+
+    return draw
 
 
 MADE = {
     "docs/cli.md": cli_page,
     "docs/methods.md": lambda: METHODS + methods_page(),
+    "docs/images/difference.svg": difference,
     "docs/images/gradient.svg": picture,
+    **{f"docs/images/{name}.svg": recipe_picture(name) for name in ("layers", "settings", "table")},
 }
 
 if __name__ == "__main__":

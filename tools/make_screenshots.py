@@ -2,8 +2,8 @@
 
     python tools/make_screenshots.py [FOLDER]
 
-Needs the extras studio, eval and test, and chromium (or CHROMIUM=path). The pictures show the two models of the demo, so
-they are the same on every machine but for fonts and times.
+Needs the extras studio, eval and test, and chromium (or CHROMIUM=path). The pictures show the two
+models of the demo, so they are the same on every machine but for fonts and times.
 """
 
 from __future__ import annotations
@@ -65,10 +65,8 @@ def opened(browser: Browser, address: str, size: str, scheme: str, **options: An
     page.get_by_role("button", name="Attention", exact=True).click()
     page.get_by_label("Values, from the first tensor to the last").fill("0.2, 0.25, 0.62, 0.7, 0.8")
     page.get_by_label("Values, from the first tensor to the last").blur()
-    compare = page.get_by_role("button", name="Show where they differ")
-    if compare.is_visible():
-        compare.click()
-        expect(compare).to_be_hidden()
+    page.get_by_role("button", name="Show where they differ").click()
+    expect(page.locator(".heat path").first).to_be_visible()
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(600)
     return page

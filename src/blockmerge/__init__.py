@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockmerge.api import clean, draw, extract_lora, inspect, merge, plan
+    from blockmerge.api import clean, diff, draw, extract_lora, inspect, merge, plan, verify
+    from blockmerge.comparison import Difference
     from blockmerge.errors import (
         BlockmergeError,
         FormatError,
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
         OutputError,
         Problems,
         RecipeError,
+        VerificationError,
     )
     from blockmerge.planning import Inspection, Plan
     from blockmerge.recipes import Recipe, gradient, load_recipe
 
 __all__ = [
     "BlockmergeError",
+    "Difference",
     "FormatError",
     "Inspection",
     "MismatchError",
@@ -41,7 +44,9 @@ __all__ = [
     "Problems",
     "Recipe",
     "RecipeError",
+    "VerificationError",
     "clean",
+    "diff",
     "draw",
     "extract_lora",
     "gradient",
@@ -49,17 +54,21 @@ __all__ = [
     "load_recipe",
     "merge",
     "plan",
+    "verify",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "clean": "api",
+    "diff": "api",
     "draw": "api",
     "extract_lora": "api",
     "inspect": "api",
     "merge": "api",
     "plan": "api",
+    "verify": "api",
+    "Difference": "comparison",
     "Inspection": "planning",
     "Plan": "planning",
     "Recipe": "recipes",

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockmerge import dtypes
-from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, raise_all
+from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, VerificationError, raise_all
 from blockmerge.planning import InputModel, Inspection, Plan, aligned, inspect_source, make_plan
-from blockmerge.recipes import Recipe, load_recipe
+from blockmerge.recipes import Recipe, from_dict, load_recipe
 from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
 if TYPE_CHECKING:
     from blockmerge.adapters import Extracted
+    from blockmerge.comparison import Difference
     from blockmerge.execution import Event, Finished
+    from blockmerge.execution.verify import Verified
 
-__all__ = ["clean", "draw", "extract_lora", "inspect", "merge", "plan"]
+__all__ = ["clean", "diff", "draw", "extract_lora", "inspect", "merge", "plan", "verify"]
 
 
 def inspect(model: str | Path) -> Inspection:
@@ -56,6 +58,7 @@ def merge(
     overwrite: bool = False,
     allow_nonfinite: bool = False,
     restart: bool = False,
+    verify_inputs: bool = False,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``, which appears there whole or not at all.
 
@@ -66,15 +69,22 @@ def merge(
     :param overwrite: replace a model that is at ``out``.
     :param allow_nonfinite: write NaN and infinity instead of stopping at them.
     :param restart: discard what an interrupted merge left, instead of going on from there.
+    :param verify_inputs: first read the weights from the Hub's cache once, and compare them with their sha256.
 
     Raises :class:`~blockmerge.errors.OutputError`, :class:`~blockmerge.errors.ModelError` (an input changed or is
     damaged) or :class:`~blockmerge.errors.NonFiniteError`. A merge that is stopped (Ctrl-C, a kill, a full disk, a
     power failure) leaves what the same call goes on from; after any other error nothing is left behind.
     """
     from blockmerge.execution import run
+    from blockmerge.execution.run import thread_count
+    from blockmerge.report import published_files
+    from blockmerge.sources.blobs import damaged_blobs
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
+    published_files(plan, {row.name: "" for row in plan.rows})  # if it cannot be told, find out before the work
+    if verify_inputs:
+        raise_all(damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], thread_count(threads)))
     with ExitStack() as stack:
         return run(
             plan,
@@ -102,21 +112,105 @@ def clean(out: str | Path) -> bool:
     return discard(Path(out).expanduser())
 
 
-def draw(plan: Plan, path: str | Path) -> None:
-    """Draw the gradient of ``plan`` into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+def verify(
+    out: str | Path,
+    *,
+    inputs: bool = False,
+    sample: float = 1.0,
+    roots: Sequence[str | Path] = (),
+    threads: int | None = None,
+    on_event: Callable[[Event], object] | None = None,
+) -> Verified:
+    """Compare a merged model with the digests in its blockmerge.json, and if asked with what its inputs give.
+
+    :param out: the folder of the model.
+    :param inputs: compute tensors again from the inputs, and compare them byte for byte.
+    :param sample: the share of the bytes that is computed again, 0 to 1; which tensors follows from the plan alone.
+    :param roots: where inputs that are folders lie, which a manifest knows by their names only; besides the folder that
+        ``out`` is in and the current one.
+
+    Raises :class:`~blockmerge.errors.ModelError` if it has no manifest or an input is not there, and
+    :class:`~blockmerge.errors.VerificationError` if the inputs are not those that it was made of.
+    """
+    from blockmerge.execution import verify as checking
+    from blockmerge.execution.run import thread_count
+
+    if not 0 <= sample <= 1:
+        raise RecipeError(f"sample: {sample:g} is no share; 0.05 is a twentieth")
+    folder = Path(out).expanduser()
+    emit: Callable[[Event], object] = on_event or (lambda event: None)
+    threads = thread_count(threads)
+    manifest = checking.read_manifest(folder)
+    with ExitStack() as stack:
+        model = stack.enter_context(contextlib.closing(open_model(ModelLocation(folder, folder.resolve().name))))
+        found = checking.check_digests(model, manifest, threads=threads, emit=emit)
+        names: list[str] = []
+        if inputs:
+            places = [*map(Path, roots), folder.resolve().parent, Path()]
+            recipe = from_dict(manifest.recipe).with_models(lambda name: _found_in(name, places))
+            again, sources = _plan(recipe, stack, quiet=on_event is None)
+            if again.digest != manifest.plan:
+                raise VerificationError(f"{folder}: its inputs are not those that it was made of")
+            names = checking.sampled({row.name: row.nbytes for row in again.rows}, sample, again.digest)
+            planned = _staged(again, sources, folder.name, allow_nonfinite=True)
+            found += checking.recompute(model, planned, names, threads=threads, emit=emit)
+        return checking.Verified(folder, len(manifest.tensors), len(names), tuple(found))
+
+
+def _found_in(name: str, roots: Sequence[Path]) -> str:
+    """The reference of a model, with folders instead of their names where one of ``roots`` has them."""
+    return "+".join(
+        next((str(root / part) for root in roots if (root / part).is_dir()), part) for part in name.split("+")
+    )
+
+
+def diff(
+    model1: str | Path,
+    model2: str | Path,
+    *,
+    on_event: Callable[[Event], object] | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Difference:
+    """Measure where two models differ: by tensor, by layer and block, in all. Reads both once, in constant memory.
+
+    Tensors are paired by name, through ties; vocabularies of different sizes by the rows that both have. Sums are
+    float64, in an order that depends on neither threads nor luck.
+
+    :param model1: what is measured against; folder, Hub id, or ``base+adapter``. So is ``model2``.
+    :param on_event: called with :class:`~blockmerge.execution.Started` and :class:`~blockmerge.execution.Progress`, in
+        this thread.
+    :param threads: default one per usable core.
+    :param quiet: show no progress of downloads from the Hub.
+
+    Raises :class:`~blockmerge.errors.ModelError` (quantised, broken, or changed while it was read) or
+    :class:`~blockmerge.errors.MismatchError` (no tensor can be compared).
+    """
+    from blockmerge.comparison import compare, pair_up
+    from blockmerge.execution.run import check_unchanged, thread_count
+
+    with ExitStack() as stack:
+        _, sources = _inputs(list(dict.fromkeys((str(model1), str(model2)))), stack, quiet=quiet)
+        both = sources[0], sources[-1]
+        found = compare(pair_up(*both), both, threads=thread_count(threads), emit=on_event or (lambda event: None))
+        check_unchanged(both)
+    return found
+
+
+def draw(subject: Plan | Difference, path: str | Path) -> None:
+    """Draw a plan or a difference into a file that ends in ``.svg``, or in ``.png`` (extra ``plot``).
+
+    Of a plan: the gradient, which layers stand where, or a method's numbers. Of a difference: layers and blocks.
 
     Raises :class:`~blockmerge.errors.RecipeError` for another ending, :class:`~blockmerge.errors.OutputError` if the
     file cannot be written.
     """
-    from blockmerge.report import gradient_png, gradient_svg
+    from blockmerge.comparison import difference_svg
+    from blockmerge.report import encoder, plan_svg
 
-    if plan.recipe.method != "gradient":
-        raise RecipeError(f"{path}: only gradients have a picture, {plan.recipe.method} has none")
     target = Path(path).expanduser()
-    kind = target.suffix.lower()
-    if kind not in (".svg", ".png"):
-        raise RecipeError(f"{path}: a picture ends in .svg or .png")
-    picture = gradient_svg(plan).encode() if kind == ".svg" else gradient_png(plan)
+    encode = encoder(target)
+    picture = encode(plan_svg(subject) if isinstance(subject, Plan) else difference_svg(subject))
     try:
         target.write_bytes(picture)
     except OSError as error:

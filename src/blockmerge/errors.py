@@ -10,6 +10,7 @@ The class decides the exit code of the command line; scripts may rely on the cod
     ├── MismatchError               4   the inputs do not fit each other
     ├── NonFiniteError              5   NaN or infinity in an input or a result
     ├── OutputError                 6   the result cannot be written there: exists, no room, no permission
+    ├── VerificationError           7   a merged model is not what its manifest or its inputs say
     └── Problems                    *   several of the above at once; the code of the first
 
     Ctrl-C ends with 130 and SIGTERM with 143, as a shell expects.
@@ -28,7 +29,9 @@ __all__ = [
     "OutputError",
     "Problems",
     "RecipeError",
+    "VerificationError",
     "listed",
+    "printable",
     "raise_all",
 ]
 
@@ -73,6 +76,12 @@ class OutputError(BlockmergeError):
     exit_code = 6
 
 
+class VerificationError(BlockmergeError):
+    """A merged model differs from its manifest, or from what its inputs give."""
+
+    exit_code = 7
+
+
 class Problems(BlockmergeError):  # noqa: N818 - it is several
     """Several errors found together; ``problems`` holds them in the order in which they were found."""
 
@@ -86,6 +95,13 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     """The first few of ``names`` and how many more there are, for a message."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def printable(text: str) -> str:
+    """``text`` for terminals, logs and published files: what cannot be printed (controls, half pairs) as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def raise_all(problems: Iterable[BlockmergeError]) -> None:

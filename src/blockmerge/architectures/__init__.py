@@ -5,7 +5,7 @@ makes it. Nothing here needs torch.
 """
 
 from blockmerge.architectures.blocks import Block, block_of, layer_of, stack_of, vocabulary_tensors, with_layer
-from blockmerge.architectures.order import Order, layers_key, module_name, module_order, num_layers
+from blockmerge.architectures.order import Order, layers_key, missing, module_name, module_order, num_layers
 from blockmerge.architectures.tables import known_architectures, table_version
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "known_architectures",
     "layer_of",
     "layers_key",
+    "missing",
     "module_name",
     "module_order",
     "num_layers",

@@ -18,7 +18,7 @@ from blockmerge.architectures.tables import (
     number_at,
 )
 
-__all__ = ["Order", "layers_key", "module_name", "module_order", "num_layers"]
+__all__ = ["Order", "layers_key", "missing", "module_name", "module_order", "num_layers"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,24 @@ def module_name(config: Mapping[str, Any], name: str) -> str:
     architecture = architecture_of(config)
     place = None if architecture is None else architecture.place(name)
     return name if place is None or place.separate else place.name
+
+
+def missing(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """What a model with the tensors ``names`` lacks of what its config.json promises: whole layers, an untied head.
+
+    Tensors within a layer are not looked at: which of them a class has, biases and norms, is for its config to say.
+    """
+    stored = list(names)
+    layers = {layer for name in stored if (layer := layer_of(name)) is not None}
+    lacking = [f"layer {layer}" for layer in range(num_layers(config) or 0) if layer not in layers] if layers else []
+    architecture = architecture_of(config)
+    if architecture is None or _has_no_head(config, architecture):
+        return lacking
+    stated = config.get("tie_word_embeddings")
+    if not (stated if isinstance(stated, bool) else architecture.tie):
+        places = {place.name for name in stored if (place := architecture.place(name)) is not None}
+        lacking += [head for head, source in architecture.tied.items() if source in places and head not in places]
+    return lacking
 
 
 def num_layers(config: Mapping[str, Any]) -> int | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from blockmerge import __version__
 from blockmerge.cli.shell import guarded
 from blockmerge.cli.studio import studio
+from blockmerge.cli.terminal import say, show
 
 if TYPE_CHECKING:
     from blockmerge.planning import Plan
@@ -37,12 +38,13 @@ running = _options(
     click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it."),
     click.option("--overwrite", is_flag=True, help="Replace a model that is at OUT."),
     click.option("--restart", is_flag=True, help="Begin anew instead of going on where a merge was interrupted."),
+    click.option("--verify-inputs", is_flag=True, help="First compare weights from the Hub with their checksums."),
     click.option("--allow-nonfinite", is_flag=True, help="Write NaN and infinity instead of stopping at them."),
     click.option("--quiet", is_flag=True, help="No progress, no summary; errors only."),
 )
 showing = _options(
     click.option("--json", "as_json", is_flag=True, help="The plan as JSON."),
-    click.option("--plot", type=click.Path(path_type=Path), help="Draw the gradient into FILE.svg or FILE.png."),
+    click.option("--plot", type=click.Path(path_type=Path), help="Draw it into FILE.svg or FILE.png."),
 )
 
 
@@ -106,7 +108,9 @@ def gradient(
     """
     from blockmerge.recipes import gradient as build
 
-    how = {key: words.pop(key) for key in ("threads", "overwrite", "restart", "allow_nonfinite", "quiet")}
+    how = {
+        key: words.pop(key) for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet")
+    }
     recipe = build(model1, model2, values=_curves(values), **words)
     if dry_run:
         _show_plan(recipe, as_json=as_json, plot=plot)
@@ -164,6 +168,29 @@ def merge(recipe: Path, out: str | None, **how: Any) -> None:
 
 @main.command()
 @click.argument("out")
+@click.option("--inputs", is_flag=True, help="Compute tensors again from the inputs, and compare byte for byte.")
+@click.option("--sample", default="100%", metavar="SHARE", help="How much of the bytes to compute again.  [100%]")
+@click.option("--root", "roots", multiple=True, metavar="FOLDER", help="Where inputs that are folders lie.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@guarded
+def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads: int | None, quiet: bool) -> None:
+    """Compare the model at OUT with the digests that it carries, and with its inputs. Ends with 7 if it differs."""
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.errors import raise_all
+    from blockmerge.recipes.values import parse_share
+
+    share = parse_share(sample, "--sample")
+    with Display(quiet=quiet, doing="verifying", last_line=False) as show:
+        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=show)
+    raise_all(blockmerge.VerificationError(f"{out}: {line}") for line in found.differing)
+    again = f", {found.recomputed} of them computed again from the inputs" if inputs else ""
+    click.echo(f"{out}: {found.tensors} tensors are as they were written{again}")
+
+
+@main.command()
+@click.argument("out")
 @guarded
 def clean(out: str) -> None:
     """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
@@ -181,7 +208,46 @@ def inspect(model: str, as_json: bool) -> None:
     import blockmerge
 
     seen = blockmerge.inspect(model)
-    click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+    show(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+
+
+@main.command()
+@click.argument("model1")
+@click.argument("model2")
+@click.option(
+    "--by", type=click.Choice(["layer", "tensor"]), default="layer", help="A table of layers, or every tensor.  [layer]"
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, every tensor included.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw layers and blocks into FILE.svg or FILE.png.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@guarded
+def diff(
+    model1: str,
+    model2: str,
+    by: Literal["layer", "tensor"],
+    as_json: bool,
+    plot: Path | None,
+    quiet: bool,
+    threads: int | None,
+) -> None:
+    """Show where MODEL2 differs from MODEL1: by layer and block, in all, and the tensors that differ most.
+
+    Reads both once, in constant memory. Models are what they are for merging: folders, Hub ids, base+adapter.
+    """
+    import blockmerge
+    from blockmerge.cli.progress import Display
+    from blockmerge.cli.warmup import warm_up
+    from blockmerge.report import encoder
+
+    warm_up()
+    if plot is not None:
+        encoder(plot)  # a wrong ending is told before everything is read
+    with Display(quiet=quiet, doing="comparing", last_line=False) as show:
+        found = blockmerge.diff(model1, model2, on_event=show, quiet=quiet, threads=threads)
+    if plot is not None:
+        blockmerge.draw(found, plot)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
 
 
 @main.group()
@@ -211,12 +277,12 @@ def extract(model: str, base: str, out: str, quiet: bool, as_json: bool, **how: 
     import blockmerge
     from blockmerge.cli.progress import Display
 
-    with Display(quiet=quiet, doing="extracting", last_line=False) as show:
-        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=show, **how)
+    with Display(quiet=quiet, doing="extracting", last_line=False) as listen:
+        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=listen, **how)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        show(json.dumps(result.to_json(), indent=2))
     elif not quiet:
-        click.echo(str(result))
+        show(str(result))
 
 
 @main.command()
@@ -225,7 +291,7 @@ def methods() -> None:
     """List the merge methods: what each does, its equation, paper and parameters."""
     from blockmerge.report import methods_text
 
-    click.echo(methods_text())
+    show(methods_text())
 
 
 @main.command()
@@ -235,7 +301,7 @@ def schema(dialect: str | None) -> None:
     """Print the JSON Schema of recipes, of one DIALECT or of all, for editors that complete and check YAML."""
     from blockmerge.recipes.schema import schema as make
 
-    click.echo(json.dumps(make(dialect), indent=2))
+    show(json.dumps(make(dialect), indent=2))
 
 
 @main.command()
@@ -264,14 +330,14 @@ def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = Non
         blockmerge.draw(planned, plot)
     if not quiet:
         _remark(planned)
-    with Display(quiet=quiet) as show:
-        blockmerge.merge(planned, out, on_event=show, **how)
+    with Display(quiet=quiet) as listen:
+        blockmerge.merge(planned, out, on_event=listen, **how)
 
 
 def _remark(planned: Plan) -> None:
     for kind, lines in (("warning", planned.warnings), ("note", planned.notes)):
         for line in lines:
-            click.echo(f"{kind}: {line}", err=True)
+            say(f"{kind}: {line}")
 
 
 def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
@@ -280,4 +346,4 @@ def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
     planned = blockmerge.plan(recipe)
     if plot is not None:
         blockmerge.draw(planned, plot)
-    click.echo(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))
+    show(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))

@@ -37,7 +37,9 @@ def main(config: Path | None, **words: Any) -> None:
     from blockmerge.recipes import load_recipe
     from blockmerge.recipes.blockmerge import from_flags
 
-    how = {key: words.pop(key) for key in ("threads", "overwrite", "allow_nonfinite", "quiet")}
+    how = {
+        key: words.pop(key) for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet")
+    }
     if config is not None:
         recipe = load_recipe(config)
         out = words["output_model_path"] or recipe.output

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-import click
-
+from blockmerge.cli.terminal import abandon, say, show
 from blockmerge.execution import Event, Finished, Progress, Publishing, Started
 from blockmerge.planning.explain import size_text
 
@@ -21,7 +21,8 @@ _LINE_EVERY = 5.0
 class Display:
     """A context that listens: ``with Display(quiet) as show: merge(..., on_event=show)``.
 
-    ``doing`` is the word for what goes on; with ``last_line`` the end of a merge is told.
+    ``doing`` is the word for what goes on; it is counted in bytes written, or in bytes read where nothing is written.
+    With ``last_line`` the end of a merge is told.
     """
 
     def __init__(self, *, quiet: bool, doing: str = "merging", last_line: bool = True) -> None:
@@ -29,6 +30,7 @@ class Display:
         self._bar: Any = None
         self._task: Any = None
         self._total = 0
+        self._reads = False
         self._next_line = 0.0
 
     def __enter__(self) -> Callable[[Event], None]:
@@ -37,15 +39,20 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
 
     def _silent(self, event: Event) -> None:
         del event
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._total = event.bytes_to_write
+            self._reads = event.bytes_to_write == 0
+            self._total = event.bytes_to_read if self._reads else event.bytes_to_write
             if sys.stderr.isatty():
                 self._start_bar()
         elif isinstance(event, Progress):
@@ -54,10 +61,12 @@ class Display:
             if self._bar is not None:
                 self._bar.update(self._task, description="saving", completed=self._total)
         elif isinstance(event, Finished):
-            if self._bar is not None:
-                self._bar.stop()
+            self._stop_bar()
             if self._last_line:
-                click.echo(summary(event))
+                try:
+                    show(summary(event))
+                except OSError:  # the model is there, whoever listens
+                    abandon(sys.stdout)
 
     def _start_bar(self) -> None:
         from rich.console import Console
@@ -73,23 +82,24 @@ class Display:
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self._doing, total=self._total)
-        self._bar.start()
+        with suppress(OSError):
+            self._bar.start()
 
     def _progress(self, event: Progress) -> None:
+        done = event.bytes_read if self._reads else event.bytes_written
         if self._bar is not None:
-            self._bar.update(self._task, completed=event.bytes_written)
+            self._bar.update(self._task, completed=done)
         elif event.seconds >= self._next_line + _LINE_EVERY:
             self._next_line = event.seconds
-            click.echo(f"{self._doing}: {_line(event, self._total)}", err=True)
+            say(f"{self._doing}: {_line(done, self._total, event.seconds)}")
 
 
-def _line(event: Progress, total: int) -> str:
-    if event.bytes_written == 0:
+def _line(done: int, total: int, seconds: float) -> str:
+    if done == 0:
         return "starting; kernels are compiled when they are first used"
-    rate = event.bytes_written / event.seconds
-    left = (total - event.bytes_written) / rate
-    done = f"{size_text(event.bytes_written)} of {size_text(total)}"
-    return f"{done}, {size_text(int(rate))}/s, {left:.0f} s left"
+    rate = done / seconds
+    left = (total - done) / rate
+    return f"{size_text(done)} of {size_text(total)}, {size_text(int(rate))}/s, {left:.0f} s left"
 
 
 def summary(event: Finished) -> str:

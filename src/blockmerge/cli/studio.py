@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from blockmerge.cli.shell import guarded
+from blockmerge.cli.terminal import show
 
 __all__ = ["studio"]
 
@@ -46,5 +47,5 @@ def studio(roots: tuple[Path, ...], port: int, host: str, state: Path | None, no
         port=port,
         state=state or state_folder(),
         browser=not no_browser,
-        say=click.echo,
+        say=show,
     )

@@ -16,7 +16,7 @@ from blockmerge.execution.work import RowWork, Tile, granules, tiles
 from blockmerge.planning import Piece, Row
 from blockmerge.sources import Source
 
-__all__ = ["TILE", "Buffers", "Computed", "Computer"]
+__all__ = ["TILE", "Buffers", "Computed", "Computer", "place_of"]
 
 TILE = 1 << 19
 """Bytes of output computed at once: with its operands, what an L2 cache holds."""
@@ -103,11 +103,11 @@ class Computer:
 
         for operand, read in zip(operands, piece.reads, strict=True):
             if (at := first_nonfinite(operand)) >= 0:
-                label, place = self._sources[read.model].label, _place(tile.first + at, row.shape)
+                label, place = self._sources[read.model].label, place_of(tile.first + at, row.shape)
                 return NonFiniteError(
                     f"{label}: {read.name}{place} is not finite; the checkpoint is damaged (--allow-nonfinite goes on)"
                 )
-        place = _place(tile.first + (0 if result is None else first_nonfinite(result)), row.shape)
+        place = place_of(tile.first + (0 if result is None else first_nonfinite(result)), row.shape)
         return NonFiniteError(
             f"{row.name}{place} overflows {row.dtype}; choose a wider --dtype (or --allow-nonfinite to write infinity)"
         )
@@ -118,7 +118,7 @@ def _counted(piece: Piece, tile: Tile) -> int:
     return sum(tile.kept * read.dtype.itemsize for read in piece.reads)
 
 
-def _place(index: int, shape: Sequence[int]) -> list[int]:
+def place_of(index: int, shape: Sequence[int]) -> list[int]:
     """The indices of flat element ``index`` in an array of ``shape``."""
     place: list[int] = []
     for size in reversed(shape):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import xxhash
@@ -16,14 +16,14 @@ import xxhash
 from blockmerge.execution.compute import TILE, Buffers, Computer
 from blockmerge.execution.events import Event, Progress, TensorDone
 from blockmerge.execution.journal import Journal
-from blockmerge.execution.work import BLOCK, RowWork
+from blockmerge.execution.threads import PULSE, Workers
+from blockmerge.execution.work import BLOCK, Group, RowWork
 from blockmerge.execution.writer import PartialModel
 from blockmerge.planning import Plan
 from blockmerge.sources import Source
 
 __all__ = ["Executor"]
 
-_PULSE = 0.1
 _WINDOW = 2 << 30
 """Bytes that a power failure may cost."""
 
@@ -53,16 +53,12 @@ class Executor:
         emit: Callable[[Event], object],
         tile: int = TILE,
     ) -> None:
-        self._plan, self._output, self._threads, self._emit = plan, output, threads, emit
+        self._plan, self._output, self._emit = plan, output, emit
         self._journal, self._written_before = journal, done
         self._synced = 0
         self._computer = Computer(sources, tile=tile, allow_nonfinite=allow_nonfinite)
         self._guard = threading.Lock()
-        self._finished = threading.Event()
-        self._working = threads
-        self._jobs = self._deal()
-        self._failure: BaseException | None = None
-        self._stopped = False
+        self._workers = Workers(self._deal(), self._work, threads=threads)
         self._done: list[TensorDone] = []
         self.digests: dict[str, str] = {}
         self.bytes_read = 0
@@ -75,21 +71,13 @@ class Executor:
 
     def run(self) -> None:
         """Compute and write every row; raises the first error after all threads have stopped."""
-        workers = [threading.Thread(target=self._work, name=f"blockmerge-{k}") for k in range(self._threads)]
         started = time.perf_counter()
-        try:
-            for worker in workers:
-                worker.start()
-            while not self._finished.wait(_PULSE):
-                self._report(started)
-                self._save()
-        finally:  # also when a listener raises or Ctrl-C arrives
-            self._stopped = True
-            for worker in workers:
-                _join(worker)
-        self._report(started)
-        if self._failure is not None:
-            raise self._failure
+
+        def pulse() -> None:
+            self._report(started)
+            self._save()
+
+        self._workers.run(pulse)
 
     def _save(self) -> None:
         """Now and then let what is written outlive the system."""
@@ -110,54 +98,58 @@ class Executor:
         Rows that measure first are taken in step, each one pass behind the row after it: when a pass is dealt, the one
         before it is long done, and no thread has to wait.
         """
-        rows, works = self._plan.rows, dict[int, RowWork]()
+        rows, works = self._plan.rows, self._joined()
+        yield from self._deal_joined(works)
+        early = frozenset(works)
         passes = 1 + max((len(p.operation.measures) for row in rows for p in row.pieces), default=0)
         for step in range(len(rows) + passes - 1):
             for number in range(min(passes, step + 1) - 1, -1, -1):
                 index = step - number
                 if index >= len(rows):
                     continue
-                if number == 0:
+                if number == 0 and index not in early:
                     works[index] = self._row_work(index)
                 work = works[index]
-                if number < work.passes:
+                if number < work.passes and not (index in early and number + 1 < work.passes):
                     yield from (_Job(work, index, number, block) for block in work.left(number))
                 if number + 1 == passes:
                     del works[index]
 
-    def _row_work(self, index: int) -> RowWork:
+    def _joined(self) -> dict[int, RowWork]:
+        """The rows that are measured together, by number, ready to be worked on."""
+        members: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(self._plan.rows):
+            if row.joined is not None:
+                members.setdefault(row.joined, []).append(index)
+        groups = [(indices, Group(len(indices))) for indices in members.values()]
+        return {index: self._row_work(index, group) for indices, group in groups for index in indices}
+
+    def _deal_joined(self, works: Mapping[int, RowWork]) -> Iterator[_Job]:
+        """Their measuring passes, each over all rows before the next."""
+        for number in range(max((work.passes for work in works.values()), default=1) - 1):
+            for index, work in works.items():
+                if number + 1 < work.passes:
+                    yield from (_Job(work, index, number, block) for block in work.left(number))
+
+    def _row_work(self, index: int, group: Group | None = None) -> RowWork:
         """The row number ``index``, ready to be worked on; one that is done already is counted at once."""
         row, done = self._plan.rows[index], self._written_before.get(index, {})
-        work = RowWork(row, done)
-        self.bytes_written += sum(min(BLOCK, row.nbytes - block * BLOCK) for block in done)
-        if len(done) == work.blocks:
-            self.digests[row.name] = work.digest
-            self._done.append(TensorDone(row.name, work.digest))
+        work = RowWork(row, done, group)
+        with self._guard:
+            self.bytes_written += sum(min(BLOCK, row.nbytes - block * BLOCK) for block in done)
+            if len(done) == work.blocks:
+                self.digests[row.name] = work.digest
+                self._done.append(TensorDone(row.name, work.digest))
         return work
 
-    def _next(self) -> _Job | None:
-        with self._guard:
-            return None if self._stopped else next(self._jobs, None)
-
-    def _work(self) -> None:
-        buffers = Buffers()
-        try:
-            while (job := self._next()) is not None:
-                while not job.work.wait(job.number, _PULSE):
-                    if self._stopped:
-                        return
-                if job.number + 1 < job.work.passes:
-                    self._measure(job, buffers)
-                else:
-                    self._compute(job, buffers)
-        except BaseException as error:
-            self._failure = self._failure or error
-            self._stopped = True
-        finally:
-            with self._guard:
-                self._working -= 1
-                if self._working == 0:
-                    self._finished.set()
+    def _work(self, job: _Job, buffers: Buffers) -> None:
+        while not job.work.wait(job.number, PULSE):
+            if self._workers.stopped:
+                return
+        if job.number + 1 < job.work.passes:
+            self._measure(job, buffers)
+        else:
+            self._compute(job, buffers)
 
     def _measure(self, job: _Job, buffers: Buffers) -> None:
         self._account(job, self._computer.measure(job.work, job.number, job.block, buffers), 0)
@@ -183,12 +175,3 @@ class Executor:
                 name, digest = job.work.row.name, job.work.digest
                 self.digests[name] = digest
                 self._done.append(TensorDone(name, digest))
-
-
-def _join(worker: threading.Thread) -> None:
-    """Wait until a thread has stopped, which it does after the block in its hands; another Ctrl-C changes nothing."""
-    while worker.ident is not None and worker.is_alive():
-        try:
-            worker.join()
-        except BaseException:  # a second signal
-            continue

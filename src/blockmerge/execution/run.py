@@ -19,7 +19,7 @@ from blockmerge.planning import Plan
 from blockmerge.report import published_files
 from blockmerge.sources import Source
 
-__all__ = ["check_unchanged", "run"]
+__all__ = ["check_unchanged", "run", "thread_count"]
 
 
 def run(
@@ -34,9 +34,7 @@ def run(
     emit: Callable[[Event], object] = lambda event: None,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
-    threads = usable_cores() if threads is None else threads
-    if threads < 1:
-        raise RecipeError(f"threads: {threads} is no number of threads")
+    threads = thread_count(threads)
     key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite)
     if not restart and partial.finished_before(key):
         return _told(emit, Finished(out, 0, 0, 0.0, 0.0, 0))
@@ -86,8 +84,19 @@ def _written(plan: Plan, output: PartialModel) -> dict[int, dict[int, bytes]]:
     return found
 
 
-def usable_cores() -> int:
-    """The cores that this process may use; one thread each."""
+def thread_count(wanted: int | None) -> int:
+    """As many threads as ``wanted``, by default one per core that this process may use.
+
+    Raises :class:`RecipeError` if there would be none.
+    """
+    if wanted is None:
+        return _usable_cores()
+    if wanted < 1:
+        raise RecipeError(f"threads: {wanted} is no number of threads")
+    return wanted
+
+
+def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
@@ -97,4 +106,4 @@ def check_unchanged(sources: Sequence[Source]) -> None:
     """Raise :class:`ModelError` if a file of ``sources`` is not the one that was opened any more."""
     for source in sources:
         if (name := source.changed()) is not None:
-            raise ModelError(f"{source.label}: {name} changed while it was read; nothing was published, start again")
+            raise ModelError(f"{source.label}: {name} changed while it was read; start again")

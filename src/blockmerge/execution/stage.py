@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from blockmerge.execution.compute import Buffers, Computer
-from blockmerge.execution.work import BLOCK, RowWork
+from blockmerge.execution.work import BLOCK, Group, RowWork
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.planning import Plan, Row
 from blockmerge.sources import Fingerprint, SmallFile, Source
@@ -35,7 +35,7 @@ class PlannedSource:
         self._rows = {row.name: row for row in plan.rows}
         self._plan, self._sources = plan, sources
         self._computer = Computer(sources, allow_nonfinite=allow_nonfinite)
-        self._works: OrderedDict[str, _Measured] = OrderedDict()
+        self._works: OrderedDict[Hashable, _Measured] = OrderedDict()
         self._guard = threading.Lock()
         self._own = threading.local()
 
@@ -55,7 +55,7 @@ class PlannedSource:
             return last[2]
         if not hasattr(self._own, "buffers"):
             self._own.buffers = Buffers()
-        work = self._work(row).ready(self._computer, self._own.buffers)
+        work = self._work(row).ready(row.name, self._computer, self._own.buffers)
         data = bytearray(min(BLOCK, row.nbytes - block * BLOCK))
         for part in self._computer.compute(work, block, self._own.buffers):
             at = part.first_byte - block * BLOCK
@@ -64,13 +64,15 @@ class PlannedSource:
         return data
 
     def _work(self, row: Row) -> _Measured:
+        key = row.name if row.joined is None else row.joined
         with self._guard:
-            if row.name not in self._works:
-                self._works[row.name] = _Measured(row)
+            if key not in self._works:
+                together = [other for other in self._plan.rows if other.joined == key]
+                self._works[key] = _Measured(together or [row])
                 if len(self._works) > _KEPT:
                     self._works.popitem(last=False)
-            self._works.move_to_end(row.name)
-            return self._works[row.name]
+            self._works.move_to_end(key)
+            return self._works[key]
 
     def fingerprint(self) -> Fingerprint:
         """The digest of the plan, which covers the headers of its inputs."""
@@ -85,21 +87,23 @@ class PlannedSource:
 
 
 class _Measured:
-    """A row whose measuring passes are run by the first thread that needs them."""
+    """A row, or those that are measured together; the first thread that needs them runs their measuring passes."""
 
-    def __init__(self, row: Row) -> None:
-        self._row = row
-        self._work: RowWork | None = None
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._works: dict[str, RowWork] = {}
         self._guard = threading.Lock()
 
-    def ready(self, computer: Computer, buffers: Buffers) -> RowWork:
-        """The row, ready to compute."""
+    def ready(self, name: str, computer: Computer, buffers: Buffers) -> RowWork:
+        """The row ``name``, ready to compute."""
         with self._guard:
-            if self._work is None:
-                work = RowWork(self._row)
-                for number in range(work.passes - 1):
-                    for block in range(work.blocks):
-                        computer.measure(work, number, block, buffers)
-                        work.finish_block(number)
-                self._work = work
-            return self._work
+            if not self._works:
+                group = Group(len(self._rows)) if self._rows[0].joined is not None else None
+                works = {row.name: RowWork(row, group=group) for row in self._rows}
+                for number in range(max(work.passes for work in works.values()) - 1):
+                    for work in works.values():
+                        for block in range(work.blocks):
+                            computer.measure(work, number, block, buffers)
+                            work.finish_block(number)
+                self._works = works
+            return self._works[name]

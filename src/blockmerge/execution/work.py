@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blockmerge.methods.operations import GRANULE, Measure, Observe, Run
 from blockmerge.planning import Piece, Row
 
-__all__ = ["BLOCK", "RowWork", "Tile", "granules", "tiles"]
+__all__ = ["BLOCK", "Group", "RowWork", "Tile", "granules", "tiles"]
 
 BLOCK = 1 << 20
 """Bytes of output in a canonical block."""
@@ -97,14 +97,38 @@ class _Observed:
                 self.found[0] += found
 
 
+class Group:
+    """Rows that are measured together: a pass ends when it has ended for all of ``count`` rows."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._arrived: list[RowWork] = []
+        self._total: Array | None = None
+        self._guard = threading.Lock()
+
+    def arrive(self, work: RowWork, number: int) -> None:
+        """Take what pass ``number`` counted in a row; the last row opens the next pass for all, with the sum."""
+        with self._guard:
+            counts = work.give_up()
+            self._total = counts if self._total is None else self._total + counts
+            self._arrived.append(work)
+            if len(self._arrived) < self._count:
+                return
+            works, total, self._arrived, self._total = self._arrived, self._total, [], None
+        for each in works:
+            each.take(total)
+            each.open(number + 1)
+
+
 class RowWork:
     """The state of one row. Its passes run one after the other; the blocks of a pass in any order, on any thread.
 
     ``done`` are blocks of the result that are written already, with their digests: the last pass leaves them out.
     """
 
-    def __init__(self, row: Row, done: Mapping[int, bytes] | None = None) -> None:
+    def __init__(self, row: Row, done: Mapping[int, bytes] | None = None, group: Group | None = None) -> None:
         self.row = row
+        self._group = group
         self.blocks = max(1, -(-row.nbytes // BLOCK))
         self.passes = 1 + max((len(piece.operation.measures) for piece in row.pieces), default=0)
         self.runs: list[Run] = []
@@ -119,14 +143,14 @@ class RowWork:
         for block, digest in (done or {}).items():
             self.set_digest(block, digest)
         self._remaining[-1] -= len(self.done)
-        if self._remaining[-1]:
-            self._open(0)
+        if self._remaining[-1] or group is not None:
+            self.open(0)
 
     def left(self, number: int) -> Iterator[int]:
         """The blocks that pass ``number`` has to look at; none if the row is done."""
-        if not self._remaining[-1]:
-            return iter(())
         last = number + 1 == self.passes
+        if not self._remaining[-1] and (last or self._group is None):
+            return iter(())
         return (block for block in range(self.blocks) if not (last and block in self.done))
 
     def wait(self, number: int, seconds: float) -> bool:
@@ -164,10 +188,32 @@ class RowWork:
         if number + 1 == self.passes:
             return True
         self._close(number)
-        self._open(number + 1)
+        if self._group is None:
+            self.open(number + 1)
+        else:
+            self._group.arrive(self, number)
         return False
 
-    def _open(self, number: int) -> None:
+    @property
+    def _joined(self) -> list[Array]:
+        """The statistics of the piece that is measured with other rows."""
+        pieces = zip(self.row.pieces, self._statistics, strict=True)
+        return next(statistics for piece, statistics in pieces if piece.operation.joined is not None)
+
+    def give_up(self) -> Array:
+        """What the pass that ended counted; a group has it from here on, once for all rows."""
+        return self._joined.pop()
+
+    def take(self, total: Array) -> None:
+        """What it counted in all rows of the group."""
+        self._joined.append(total)
+
+    def open(self, number: int) -> None:
+        """Let pass ``number`` begin."""
+        self._start(number)
+        self._started[number].set()
+
+    def _start(self, number: int) -> None:
         if number + 1 == self.passes:
             self.runs = [
                 piece.operation.bind([read.dtype for read in piece.reads], self.row.dtype, statistics)
@@ -180,10 +226,10 @@ class RowWork:
                 measure.bind(statistics) if measure is not None else None
                 for measure, statistics in zip(measures, self._statistics, strict=True)
             ]
-        self._started[number].set()
 
     def _close(self, number: int) -> None:
         """Turn what a pass observed into its statistic: the sum over granules, or all of them in order."""
         for piece, (observed, statistics) in enumerate(zip(self._observed, self._statistics, strict=True)):
             if self.measure(number, piece) is not None:
                 statistics.append(np.stack(observed.found))
+        self._observed = []

@@ -28,7 +28,7 @@ __all__ = ["PartialModel", "check_output", "discard", "index_file"]
 _INDEX = "model.safetensors.index.json"
 _OF_MODELS = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt", "README.md",
-    "gradient.svg", "LICENSE*", "NOTICE*", ".gitattributes",
+    "gradient.svg", "merge.svg", "LICENSE*", "NOTICE*", ".gitattributes",
 )  # fmt: skip
 _LAST = ("config.json", "adapter_config.json")
 """What makes a folder a model or an adapter; written last, so that an unfinished folder never loads."""
@@ -52,7 +52,7 @@ def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, over
     target = _resolved(out)
     for source in [_resolved(part.folder) for part in inputs]:
         for place in (target, _partial(target)):
-            if place == source or place in source.parents or source in place.parents:
+            if _is_within(place, source) or _is_within(source, place):
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
     if out.exists() or out.is_symlink():
         _check_replaceable(out, overwrite=overwrite)
@@ -75,6 +75,18 @@ def _resolved(path: Path) -> Path:
         return path.expanduser().resolve()
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{path}: is no usable path: {error}") from error
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is ``folder`` or lies inside it, under whatever name: mounts and large letters mean nothing."""
+    return any(_is_same(place, folder) for place in (path, *path.parents))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # one of them is not there yet
+        return False
 
 
 def _partial(out: Path) -> Path:
@@ -336,7 +348,10 @@ class PartialModel:
         What it left is tidied then.
         """
         path = _journal_of(self._folder)
-        if not path.exists() or not self._out.exists():
+        try:
+            if not path.exists() or not self._out.exists():
+                return False
+        except OSError:  # an unusable name, which is told of elsewhere
             return False
         with system.locked(path) as file:
             noted = None if file is None else Journal(file).read()

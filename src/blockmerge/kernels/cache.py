@@ -2,19 +2,24 @@
 
 numba notices a change in the file of a kernel but not in the helpers it calls from other files, and would run a
 stale kernel. So the folder carries a hash of all kernel sources. Where no folder can be written, kernels are compiled
-anew in each process, which costs a second and changes nothing else.
+anew in each process, which costs a second and changes nothing else. The same goes for a file that a crash or a full
+disk left incomplete: each carries a digest, for machine code with a hole in it would run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.serialize import dumps
 
 __all__ = ["kernel"]
 
@@ -47,6 +52,38 @@ def _usable_folder() -> Path | None:
 _FOLDER = _usable_folder()
 
 
+class _Sealed(CompileResultCacheImpl):
+    """What is kept of a compiled function, with a digest."""
+
+    def reduce(self, data: Any) -> tuple[bytes, bytes]:
+        content = dumps(super().reduce(data))
+        return hashlib.sha256(content).digest(), content
+
+    def rebuild(self, target_context: Any, reduced_data: tuple[bytes, bytes]) -> Any:
+        digest, content = reduced_data
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("damaged")
+        return super().rebuild(target_context, pickle.loads(content))
+
+
+class _Cache(FunctionCache):
+    """numba's cache, but what cannot be read is forgotten and what cannot be written is not kept."""
+
+    _impl_class = _Sealed
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged pickle raises anything
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(Exception):  # the index may be damaged, and of those that cannot be replaced
+            super().save_overload(sig, data)
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at first use, without the GIL, and keep the result on disk where that is possible.
 
@@ -55,9 +92,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     if _FOLDER is None:
         return numba.njit(nogil=True, error_model="numpy")(function)
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_FOLDER)
     try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        compiled._cache = _Cache(function)
     finally:
         numba.config.CACHE_DIR = before
+    return compiled

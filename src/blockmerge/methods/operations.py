@@ -7,7 +7,7 @@ sent elsewhere without numba.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -63,6 +63,14 @@ class Operation(ABC):
     def row(self) -> int:
         """Elements that must be seen together: tiles and granules hold whole rows of so many."""
         return 1
+
+    @property
+    def joined(self) -> Hashable | None:
+        """What tensors that are measured together have in common: their statistics, counts all, are added up.
+
+        None for tensors that are measured each by itself.
+        """
+        return None
 
     @abstractmethod
     def numbers(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ float32 results and float64 inputs, and rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,11 @@ class TaskVectors(Operation):
     def row(self) -> int:
         """That of the thinning."""
         return 1 if self.thinning is None else self.thinning.row
+
+    @property
+    def joined(self) -> Hashable | None:
+        """That of the thinning."""
+        return None if self.thinning is None else self.thinning.joined
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +19,17 @@ from blockmerge.methods.operations import Array, Measure, Observe
 from blockmerge.methods.scratch import CHUNK, chunks, scratch
 from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
 
-__all__ = ["ByChance", "ByMagnitude", "ByRank", "Matched", "Thin", "Thinning", "matched", "rescaled"]
+__all__ = [
+    "ByChance",
+    "ByMagnitude",
+    "ByMagnitudeOverall",
+    "ByRank",
+    "Matched",
+    "Thin",
+    "Thinning",
+    "matched",
+    "rescaled",
+]
 
 Floats = NDArray[np.float32]
 Thin = Callable[[Floats, int, int], Any]
@@ -39,6 +49,11 @@ class Thinning(ABC):
     def row(self) -> int:
         """Elements that must be seen together."""
         return 1
+
+    @property
+    def joined(self) -> Hashable | None:
+        """What tensors that are thinned as one have in common."""
+        return None
 
     @property
     @abstractmethod
@@ -95,6 +110,54 @@ class ByMagnitude(Thinning):
         def thin(delta: Floats, k: int, first: int) -> Any:
             low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
             select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
+            return one
+
+        return thin
+
+
+@dataclass(frozen=True)
+class ByMagnitudeOverall(Thinning):
+    """Keeps the ``shares`` of the task vectors of whole models: one threshold for all tensors.
+
+    Elements that equal the smallest or largest magnitude which is kept are kept all.
+    """
+
+    shares: tuple[Share, ...]
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Two passes over all tensors find the magnitudes to keep."""
+        return (Coarse(), Fine(self.shares))
+
+    @property
+    def joined(self) -> Hashable:
+        """All tensors of which as much is kept."""
+        return ("magnitude", self.shares)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is dropped."""
+        return all(share.density >= 1 and share.gamma <= 0 for share in self.shares)
+
+    def numbers(self) -> dict[str, Any]:
+        """The plain values."""
+        shares = [[share.density, share.gamma, share.density_first] for share in self.shares]
+        return {"by": "magnitude in the whole model", "shares": shares}
+
+    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+        """Keep what lies between two magnitudes, these included."""
+        from blockmerge.kernels import select
+
+        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
+        empty = [share.density <= 0 for share in self.shares]
+        one = precision(1.0)
+
+        def thin(delta: Floats, k: int, first: int) -> Any:
+            if empty[k]:
+                delta[:] = 0
+            else:
+                low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
+                select.keep_between(delta, low, delta.size, high, delta.size, first, np.uint64(0))
             return one
 
         return thin

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from blockmerge.errors import RecipeError
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Operation
 from blockmerge.methods.selection import Share
 from blockmerge.methods.task_arithmetic import LAMBDA, WEIGHT
 from blockmerge.methods.task_vectors import TaskVectors
-from blockmerge.methods.thinning import ByMagnitude, matched
+from blockmerge.methods.thinning import ByMagnitude, ByMagnitudeOverall, matched
 
 __all__ = ["DENSITY", "METHOD", "RESCALE"]
 
@@ -18,8 +19,12 @@ RESCALE = Parameter(
 
 
 def _build(call: Call) -> Operation:
-    thinning = ByMagnitude(tuple(map(Share, call.each("density"))), call.key)
-    return TaskVectors.of(call, matched(call, thinning), join="sign")
+    shares = tuple(map(Share, call.each("density")))
+    if call.values["scope"] == "tensor":
+        return TaskVectors.of(call, matched(call, ByMagnitude(shares, call.key)), join="sign")
+    if call.flag("rescale"):
+        raise RecipeError("rescale: goes with scope: tensor only")
+    return TaskVectors.of(call, ByMagnitudeOverall(shares), join="sign")
 
 
 METHOD = Method(
@@ -34,6 +39,13 @@ METHOD = Method(
         LAMBDA,
         Parameter("normalize", "Divide by the weights of the models that agree.", default=True, kind="flag"),
         RESCALE,
+        Parameter(
+            "scope",
+            "tensor: density of each tensor is kept; model: of all tensors together, as the paper has it.",
+            default="tensor",
+            kind="choice",
+            choices=("tensor", "model"),
+        ),
     ),
     base="required",
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blockmerge import dtypes
+from blockmerge.architectures import missing
 from blockmerge.dtypes import DType
-from blockmerge.errors import BlockmergeError, listed, raise_all
+from blockmerge.errors import BlockmergeError, MismatchError, listed, raise_all
 from blockmerge.planning import checks
 from blockmerge.planning.blend import blend
 from blockmerge.planning.combine import combine
@@ -15,7 +16,7 @@ from blockmerge.planning.layout import lay_out
 from blockmerge.planning.plan import InputModel, Plan
 from blockmerge.planning.rows import output_dtype
 from blockmerge.planning.vocabulary import aligned, vocabulary_of
-from blockmerge.recipes import Recipe
+from blockmerge.recipes import Arithmetic, Recipe
 from blockmerge.sources import SmallFile, Source
 from blockmerge.vocabularies import Vocabulary, tokenizer_files
 from blockmerge.vocabularies.templates import choose_template, with_template
@@ -41,6 +42,11 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
     rows, shards = lay_out(worked.rows, recipe.max_shard_size)
     written = output_dtype(recipe, _main_dtype(first))
     config = config_of(sources, dtype=written, untied=worked.untied, layers=worked.layers, vocabulary=vocabulary)
+    if lacking := missing(config, (row.name for row in rows)):
+        text = f"{first.label}: config.json promises {listed(lacking)}, and no tensor of the result is that"
+        if recipe.arithmetic is Arithmetic.EXACT:
+            raise MismatchError(f"{text}; a checkpoint is incomplete, or the config of another model")
+        worked.warnings.append(text)
     files, file_notes = _files(recipe, sources, vocabulary)
     by_token = vocabulary is not None
     differing = [line for other in sources[1:] for line in checks.differences(first, other, by_token=by_token)]

@@ -21,6 +21,8 @@ from blockmerge.tensors import TensorSpec
 
 __all__ = ["combine"]
 
+Numbers = tuple[tuple[str, tuple[float, ...]], ...]
+
 
 def combine(recipe: Recipe, sources: Sequence[Source]) -> Worked:
     """The rows of a merge by one of :data:`METHODS`.
@@ -130,14 +132,24 @@ class _Combiner:
             return
         reads = tuple(Read(model, spec.name, spec.dtype) for model, spec in found)
         pieces = pieces_of(base, rows, reads, operation, Copy())
-        self._append(base, pieces, name, position, _shown(call, self.method))
+        self._append(base, pieces, name, position, _shown(call, self.method), _numbers(call, self.method))
 
     def _add_copy(self, base: TensorSpec, model: int, name: str, position: int | None) -> None:
         reads = (Read(model, base.name, base.dtype),)
-        self._append(base, pieces_of(base, None, reads, Copy(), Copy()), name, position, "")
+        self._append(base, pieces_of(base, None, reads, Copy(), Copy()), name, position)
 
-    def _append(self, base: TensorSpec, pieces: Sequence[Piece], name: str, position: int | None, shown: str) -> None:
-        self.worked.rows.append(make_row(self.recipe, base, pieces, name=name, position=position, settings=shown))
+    def _append(
+        self,
+        base: TensorSpec,
+        pieces: Sequence[Piece],
+        name: str,
+        position: int | None,
+        shown: str = "",
+        numbers: Numbers = (),
+    ) -> None:
+        self.worked.rows.append(
+            make_row(self.recipe, base, pieces, name=name, position=position, settings=shown, numbers=numbers)
+        )
 
     # --- Whether they fit ------------------------------------------------------------------------------------------
 
@@ -174,8 +186,8 @@ class _Combiner:
             origins: list[str] = []
             for part, inputs in zip(run.operands, run.inputs, strict=True):
                 start = layer_of(inputs[at]) or 0
-                origins.append(f"{start} to {start + stop - first - 1} of {self.sources[part.model].label}")
-            lines.append(f"layers {first} to {stop - 1} are made of layers {', '.join(origins)}")
+                origins.append(f"{_span(start, start + stop - first)} of {self.sources[part.model].label}")
+            lines.append(f"layers {_span(first, stop)}: {', '.join(origins)}")
         return lines
 
     def _tell(self) -> None:
@@ -230,6 +242,10 @@ class _Combiner:
         return {model: list(dict.fromkeys(names)) for model, names in found.items() if names}
 
 
+def _span(start: int, stop: int) -> str:
+    return str(start) if stop - start == 1 else f"{start} to {stop - 1}"
+
+
 def _shown(call: Call, method: Method) -> str:
     """The numbers of a call that are not the defaults, for people."""
     texts = [f"{name} {_short(call.each(name))}" for name in call.per_model]
@@ -238,6 +254,16 @@ def _shown(call: Call, method: Method) -> str:
         if value is not None and value != parameter.default and parameter.kind == "number":
             texts.append(f"{parameter.name} {float(value):.4g}")
     return ", ".join(texts)
+
+
+def _numbers(call: Call, method: Method) -> Numbers:
+    """All numbers of a call by parameter: one for each model, or one for all."""
+    found: dict[str, tuple[float, ...]] = {name: tuple(call.each(name)) for name in call.per_model}
+    for parameter in method.parameters:
+        value = call.values.get(parameter.name)
+        if value is not None and parameter.kind == "number":
+            found[parameter.name] = (float(value),)
+    return tuple(found.items())
 
 
 def _short(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from blockmerge.architectures import Block
 
 if TYPE_CHECKING:
     from blockmerge.planning.inspection import Inspection
-    from blockmerge.planning.plan import Plan, Row
+    from blockmerge.planning.plan import InputModel, Plan, Row
 
 __all__ = ["gradient_chart", "inspection_text", "plan_summary", "plan_text", "size_text"]
 
@@ -44,13 +44,15 @@ def plan_summary(plan: Plan) -> str:
     shards = f"{len(plan.shards)} shard{'s' if len(plan.shards) > 1 else ''}"
     order = "module order" if plan.order == "table" else "natural order of names"
     lines = [
-        *(f"{role + ':':<10} {model.published}" for role, model in zip(plan.roles, plan.inputs, strict=True)),
+        *(f"{role + ':':<10} {_told(model)}" for role, model in zip(plan.roles, plan.inputs, strict=True)),
         f"architecture: {plan.architecture}, {len(plan.rows)} tensors in {order}",
         f"method:    {plan.recipe.method} by {plan.recipe.by.value}, arithmetic {plan.recipe.arithmetic.value}",
         f"dtype:     {plan.dtype}",
         f"read:      {size_text(plan.bytes_to_read)}",
         f"write:     {size_text(plan.bytes_to_write)} in {shards}, {len(plan.files)} files besides",
-        f"memory:    some {size_text(memory_estimate())}, whatever the size of the models",
+        "memory:    some {}, and {} for each thread, whatever the size of the models".format(
+            *map(size_text, memory(plan))
+        ),
         *(["", gradient_chart(plan)] if plan.recipe.method == "gradient" else []),
         *_remarks("warning", plan.warnings),
         *_remarks("note", plan.notes),
@@ -58,9 +60,26 @@ def plan_summary(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def memory_estimate() -> int:
-    """Bytes of peak memory: interpreter and libraries, and some buffers for each thread."""
-    return 160_000_000
+def _told(model: InputModel) -> str:
+    """What an input is called; of a stage also what it is."""
+    if model.plan is None:
+        return model.published
+    return f"{model.published}, {model.plan.recipe.method} of {', '.join(_told(inner) for inner in model.plan.inputs)}"
+
+
+def memory(plan: Plan) -> tuple[int, int]:
+    """Bytes of peak memory, estimated: interpreter, libraries and what is measured; and the buffers of a thread."""
+    shared = each = 0
+    for piece in (piece for row in plan.rows for piece in row.pieces):
+        operands, measures = len(piece.reads), len(piece.operation.measures)
+        large = measures or piece.operation.row > 1
+        each = max(each, operands * (_GRANULE if large else _TILE))
+        shared = max(shared, measures * operands * _HISTOGRAM if measures > 1 else 0)
+    return _BARE + shared, each + _TILE
+
+
+_BARE, _TILE, _GRANULE, _HISTOGRAM = 160_000_000, 500_000, 2_500_000, 1_000_000
+"""Bytes: of Python, numpy and numba; of an operand of a tile; of a granule with its difference; of two histograms."""
 
 
 def _remarks(kind: str, lines: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,8 +48,8 @@ class Row:
     """One output tensor: what to read, what to compute, where the bytes go.
 
     ``ratio`` is model 2's share in a gradient; None where no curve covers the tensor. ``settings`` tells the numbers of
-    any other method. ``position`` counts in module order from 0; None for tensors that take none. ``offset`` is the
-    first byte in shard number ``shard``.
+    any other method, and ``numbers`` holds them by parameter, one for each model or one for all. ``position`` counts in
+    module order from 0; None for tensors that take none. ``offset`` is the first byte in shard number ``shard``.
     """
 
     name: str
@@ -61,8 +61,14 @@ class Row:
     layer: int | None
     block: Block
     settings: str = ""
+    numbers: tuple[tuple[str, tuple[float, ...]], ...] = ()
     shard: int = 0
     offset: int = 0
+
+    @property
+    def joined(self) -> Hashable | None:
+        """What rows have in common that are measured together; None for a row by itself."""
+        return next((key for piece in self.pieces if (key := piece.operation.joined) is not None), None)
 
     @property
     def elements(self) -> int:

@@ -52,11 +52,14 @@ def make_row(
     position: int | None = None,
     ratio: float | None = None,
     settings: str = "",
+    numbers: tuple[tuple[str, tuple[float, ...]], ...] = (),
 ) -> Row:
     """The row of the leading model's tensor ``base``, written under ``name`` if that is another one."""
     name = name or base.name
     dtype = output_dtype(recipe, base.result_dtype)
-    return Row(name, dtype, base.shape, tuple(pieces), ratio, position, layer_of(name), block_of(name), settings)
+    return Row(
+        name, dtype, base.shape, tuple(pieces), ratio, position, layer_of(name), block_of(name), settings, numbers
+    )
 
 
 def pieces_of(

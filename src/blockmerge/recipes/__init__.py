@@ -6,7 +6,7 @@ Each dialect is one module: :mod:`.native` and :mod:`.blockmerge` (the YAML edit
 from __future__ import annotations
 
 from blockmerge.recipes.build import gradient
-from blockmerge.recipes.load import load_recipe
+from blockmerge.recipes.load import from_dict, load_recipe
 from blockmerge.recipes.native import to_dict, to_yaml
 from blockmerge.recipes.recipe import (
     Arithmetic,
@@ -32,6 +32,7 @@ __all__ = [
     "Selection",
     "Setting",
     "Slice",
+    "from_dict",
     "gradient",
     "load_recipe",
     "to_dict",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from blockmerge.errors import BlockmergeError, Problems, RecipeError, raise_all
 from blockmerge.methods import METHODS, Method
@@ -11,7 +15,7 @@ from blockmerge.recipes.document import Document
 from blockmerge.recipes.recipe import Recipe
 from blockmerge.recipes.stages import Entry, assembled
 
-__all__ = ["load_recipe", "parse_recipe"]
+__all__ = ["from_dict", "load_recipe", "parse_recipe"]
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -27,6 +31,15 @@ def load_recipe(path: str | Path) -> Recipe:
 def parse_recipe(text: str, name: str = "recipe") -> Recipe:
     """As :func:`load_recipe`, from ``text``; ``name`` stands for the file in errors."""
     return _assembled(Document.parse(text, name))
+
+
+def from_dict(content: Mapping[str, Any]) -> Recipe:
+    """The recipe that :func:`to_dict` wrote, as blockmerge.json holds it."""
+    stages: object = content.get("stages", [])
+    if not isinstance(stages, list):
+        raise RecipeError("blockmerge.json: stages: needs a list")
+    documents: list[object] = [*stages, {key: value for key, value in content.items() if key != "stages"}]
+    return parse_recipe(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), "blockmerge.json")
 
 
 def _assembled(documents: list[Document]) -> Recipe:

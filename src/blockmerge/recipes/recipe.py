@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from blockmerge.architectures import Block
@@ -154,6 +154,14 @@ class Recipe:
     dialect: str = "native"
     output: str | None = field(default=None, compare=False)
     stages: Mapping[str, Recipe] = field(default_factory=dict[str, "Recipe"])
+
+    def with_models(self, place: Callable[[str], str]) -> Recipe:
+        """This recipe, and its stages, with other references for models that are no stages."""
+
+        def renamed(one: Recipe) -> Recipe:
+            return replace(one, models=tuple(name if name in self.stages else place(name) for name in one.models))
+
+        return replace(renamed(self), stages={name: renamed(stage) for name, stage in self.stages.items()})
 
     @property
     def bases(self) -> frozenset[int]:

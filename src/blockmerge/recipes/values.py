@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from blockmerge.errors import RecipeError
 
-__all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_size", "parse_values"]
+__all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_share", "parse_size", "parse_values"]
 
 _MAX_VALUES = 100_000
 _LARGEST = 1e9
@@ -67,6 +67,15 @@ def parse_size(text: str | int, where: str) -> int:
     if isinstance(text, str) and not match[2] and size < 1000:
         raise RecipeError(f"{where}: {text!r} has no unit and would be bytes; write it like 2GB")
     return size
+
+
+def parse_share(text: str, where: str) -> float:
+    """``5%`` or ``0.05`` as a number from 0 to 1."""
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(%?)\s*", text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0 <= share <= 1:
+        raise RecipeError(f"{where}: {text[:40]!r} is no share; write it like 5% or 0.05")
+    return share
 
 
 def parse_layers(text: str, where: str) -> tuple[int, int]:

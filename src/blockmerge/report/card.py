@@ -7,13 +7,15 @@ from typing import Any
 
 import yaml
 
+from blockmerge.errors import printable
 from blockmerge.methods import METHODS
 from blockmerge.planning import InputModel, Plan
 from blockmerge.recipes import Arithmetic, to_yaml
+from blockmerge.report.layermap import is_stacked
+from blockmerge.report.picture import picture_name
 
-__all__ = ["PICTURE", "model_card"]
+__all__ = ["model_card"]
 
-PICTURE = "gradient.svg"
 _ARITHMETIC = {
     Arithmetic.EXACT: "exact: weights decoded exactly, blended in float32 or wider, rounded once",
     Arithmetic.ORIGINAL: "original: bit for bit that of BlockMerge_Gradient's script",
@@ -25,7 +27,7 @@ def model_card(plan: Plan) -> str:
     """The text of README.md: front matter that the Hub reads, the picture, the recipe, the inputs."""
     sections = [
         f"---\n{_front_matter(plan.leaves)}---",
-        "# " + " × ".join(model.label for model in plan.leaves),
+        "# " + " × ".join(_escaped(model.label) for model in plan.leaves),
         *_how(plan),
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
@@ -39,16 +41,22 @@ def model_card(plan: Plan) -> str:
 
 
 def _how(plan: Plan) -> list[str]:
-    """What was done, in a sentence and, for a gradient, a picture."""
+    """What was done, in a sentence and, where there is one, a picture."""
     link = "[Blockmerge](https://pypi.org/project/blockmerge/)"
+    picture = picture_name(plan)
     if plan.recipe.method != "gradient":
         method = METHODS[plan.recipe.method]
         summary = method.summary[0].lower() + method.summary[1:]
-        return [f"Merged with {link} by `{method.name}` ({method.paper}): {summary}", f"`{method.equation}`"]
+        shown = "Layers of each model in the result" if is_stacked(plan) else "Settings along the tensors"
+        return [
+            f"Merged with {link} by `{method.name}` ({method.paper}): {summary}",
+            f"`{method.equation}`",
+            *([f"![{shown}]({picture})"] if picture else []),
+        ]
     second = plan.inputs[1].label
     return [
         f"Two finetuned models blended by a gradient with {link}: each tensor takes its own share of either.",
-        f"![Share of {second} in each tensor, from the first to the last]({PICTURE})",
+        f"![Share of {second} in each tensor, from the first to the last]({picture})",
     ]
 
 
@@ -95,4 +103,4 @@ def _remarks(title: str, lines: Iterable[str]) -> str:
 
 def _escaped(text: str) -> str:
     """Text of strangers inside Markdown: on one line, no table cell, no HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return printable(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")

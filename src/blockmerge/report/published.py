@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blockmerge.planning import Plan
-from blockmerge.report.card import PICTURE, model_card
-from blockmerge.report.figure import gradient_svg
+from blockmerge.report.card import model_card
 from blockmerge.report.manifest import manifest
+from blockmerge.report.picture import picture_name, plan_svg
 from blockmerge.sources import SmallFile
 
 __all__ = ["published_files"]
@@ -19,6 +19,6 @@ def published_files(plan: Plan, digests: Mapping[str, str]) -> dict[str, SmallFi
         "README.md": model_card(plan),
         "blockmerge.json": manifest(plan, digests),
     }
-    if plan.recipe.method == "gradient":
-        contents[PICTURE] = gradient_svg(plan)
+    if name := picture_name(plan):
+        contents[name] = plan_svg(plan)
     return {name: SmallFile.of(text) for name, text in contents.items()}

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
-from blockmerge.errors import ModelError, listed
+from blockmerge.errors import ModelError, listed, printable
 from blockmerge.sources.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from blockmerge.sources.adapter_layout import Layout, Product, lay_out_adapter
 from blockmerge.sources.base import Fingerprint
-from blockmerge.sources.local import LocalSource, Shard, open_shard
+from blockmerge.sources.local import LocalSource, Shard, open_shard, pickles_read
 from blockmerge.sources.positional import identity
 from blockmerge.sources.small import SmallFile, small_files
 from blockmerge.tensors import TensorSpec
@@ -25,6 +25,7 @@ from blockmerge.tensors import TensorSpec
 __all__ = ["ADAPTER_WEIGHTS", "AdapterSource"]
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_ADAPTER_PICKLE = "adapter_model.bin"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _STRETCH = 2048
 """Elements of a row that are summed at a time; they stay in the nearest cache."""
@@ -63,7 +64,8 @@ class AdapterSource:
         self._options = read_adapter_config(folder)
         self._watched = {ADAPTER_CONFIG: identity(folder / ADAPTER_CONFIG)}
         self._path = folder
-        self.label = label or f"{base.label}+{folder.resolve().name}"
+        self.label = label or f"{base.label}+{printable(folder.resolve().name)}"
+        own = small_files(folder)
         self._shard = _open_weights(folder)
         with ExitStack() as stack:
             stack.callback(self._shard.file.close)
@@ -72,9 +74,10 @@ class AdapterSource:
             stack.pop_all()
         self.specs: Mapping[str, TensorSpec] = self._layout.specs
         self.config: Mapping[str, Any] = _adapted_config(base.config, self._layout)
-        own_tokenizer = _tokenizers_differ(folder, base.folder)
-        self.files: Mapping[str, SmallFile] = _files(folder if own_tokenizer else base.folder, base, self.config)
-        self.remarks = (*base.remarks, *_remarks(self._layout, self._options, own_tokenizer))
+        own_tokenizer = _tokenizers_differ(own, base.files)
+        self.files: Mapping[str, SmallFile] = _files(own if own_tokenizer else base.files, base, self.config)
+        pickled = pickles_read([self._shard.path.name])
+        self.remarks = (*base.remarks, *pickled, *_remarks(self._layout, self._options, own_tokenizer))
         self._guard = threading.Lock()
         self._factors: dict[str, _Factors] = {}
         self._lengths: dict[str, NDArray[np.float64]] = {}
@@ -94,10 +97,10 @@ class AdapterSource:
         """The base's, and the header and the decisive options of the adapter."""
         base = self._base.fingerprint()
         return Fingerprint(
-            headers={**base.headers, ADAPTER_WEIGHTS: self._shard.digest, ADAPTER_CONFIG: self._options.digest},
+            headers={**base.headers, self._shard.path.name: self._shard.digest, ADAPTER_CONFIG: self._options.digest},
             identity={
                 **base.identity,
-                ADAPTER_WEIGHTS: identity(self._shard.path),
+                self._shard.path.name: identity(self._shard.path),
                 ADAPTER_CONFIG: identity(self._path / ADAPTER_CONFIG),
             },
         )
@@ -105,7 +108,7 @@ class AdapterSource:
     def changed(self) -> str | None:
         """The first file, of the base or the adapter, that is not the one that was opened any more, or None."""
         if self._shard.changed():
-            return ADAPTER_WEIGHTS
+            return self._shard.path.name
         if identity(self._path / ADAPTER_CONFIG) != self._watched[ADAPTER_CONFIG]:
             return ADAPTER_CONFIG
         return self._base.changed()
@@ -213,12 +216,10 @@ class AdapterSource:
 
 
 def _open_weights(folder: Path) -> Shard:
-    path = folder / ADAPTER_WEIGHTS
-    if not path.exists():
-        if (folder / "adapter_model.bin").exists():
-            raise ModelError(f"{folder}: has adapter_model.bin only; load it with peft and save_pretrained it again")
-        raise ModelError(f"{folder}: has no {ADAPTER_WEIGHTS}; after the + stands an adapter, as peft saves it")
-    return open_shard(path)
+    for name in (ADAPTER_WEIGHTS, _ADAPTER_PICKLE):
+        if (folder / name).exists():
+            return open_shard(folder / name)
+    raise ModelError(f"{folder}: has no {ADAPTER_WEIGHTS}; after the + stands an adapter, as peft saves it")
 
 
 def _adapted_config(config: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
@@ -234,17 +235,17 @@ def _adapted_config(config: Mapping[str, Any], layout: Layout) -> Mapping[str, A
     return adapted
 
 
-def _files(folder: Path, base: LocalSource, config: Mapping[str, Any]) -> Mapping[str, SmallFile]:
-    """The small files in ``folder``; config.json is the base's, unless the adapter changes it."""
-    files = {name: file for name, file in small_files(folder).items() if name != "config.json"}
+def _files(found: Mapping[str, SmallFile], base: LocalSource, config: Mapping[str, Any]) -> Mapping[str, SmallFile]:
+    """The small files ``found``; config.json is the base's, unless the adapter changes it."""
+    files = {name: file for name, file in found.items() if name != "config.json"}
     return files if config != base.config else {**files, "config.json": base.files["config.json"]}
 
 
-def _tokenizers_differ(folder: Path, base: Path) -> bool:
+def _tokenizers_differ(own: Mapping[str, SmallFile], base: Mapping[str, SmallFile]) -> bool:
     """Whether the adapter brings a tokenizer that is not its base's."""
     for name in _TOKENIZERS:
-        if (folder / name).is_file():
-            return not (base / name).is_file() or (folder / name).read_bytes() != (base / name).read_bytes()
+        if name in own:
+            return name not in base or own[name].read() != base[name].read()
     return False
 
 

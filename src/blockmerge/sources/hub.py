@@ -11,14 +11,14 @@ import glob
 import importlib
 import logging
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockmerge.errors import BlockmergeError, ModelError
-from blockmerge.sources.local import weight_map
+from blockmerge.sources.local import WEIGHTS, is_index, weight_map
 from blockmerge.sources.location import ModelLocation
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["download", "needed_files"]
 
-_CONFIG, _SINGLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-"""All that is read of an adapter."""
+_CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""All that is read of an adapter: its config and the first of these."""
 _BESIDES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
 """Configuration, tokenizers, chat templates and the card."""
-_NOT_BESIDES = ("*.index.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+_NOT_BESIDES = ("*.index.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf")
 _TEMPLATE_FOLDERS = ("additional_chat_templates", "chat_templates")
 _PLAIN = re.compile(r"(?!\.+$)[^\\/:\x00-\x1f\x7f]+")
 """A file or folder name that stays in its folder on every system; names in a repository are a stranger's."""
@@ -56,14 +56,20 @@ def needed_files(files: Iterable[str], shards: Iterable[str] = ()) -> list[str]:
     """The files of a repository that a merge reads: one set of weights and everything small that belongs to it.
 
     The weights are those that transformers would load: ``model.safetensors``, else ``shards``, the files that the index
-    names, and the index. Other formats, variants and folders stay where they are, and so does a file whose name leads
-    out of its folder.
+    names, and the index; ``pytorch_model.bin`` or its shards only where there are no others. Other formats, variants
+    and folders stay where they are, and so does a file whose name leads out of its folder.
     """
     names = set(files)
     besides = {name for name in names if _goes_along(name)}
-    if _SINGLE in names:
-        return sorted(besides | {_SINGLE})
-    return sorted(besides | set(shards) | (names & {_INDEX}))
+    main = _main_file(names)
+    if main is None:
+        return sorted(besides)
+    return sorted(besides | {main} | (set(shards) if is_index(main) else set()))
+
+
+def _main_file(names: Collection[str]) -> str | None:
+    """The file of the weights, or their index."""
+    return next((name for name in WEIGHTS if name in names), None)
 
 
 def _goes_along(name: str) -> bool:
@@ -83,7 +89,7 @@ def download(repo_id: str, revision: str | None, *, adapter: bool = False, quiet
     """Fetch what is needed of ``repo_id`` at ``revision`` (branch, tag or commit; default ``main``) into the cache.
 
     The revision is resolved once, to a commit; all files are of that commit, and the location names it. What the cache
-    holds already is not fetched again. A model that cannot be merged for want of safetensors weights or a config.json
+    holds already is not fetched again. A model that cannot be merged for want of weights or a config.json
     is refused on sight of its list of files, before anything is downloaded.
 
     With HF_HUB_OFFLINE set, and also when the Hub cannot be reached or is out of order, a complete copy in the cache is
@@ -156,36 +162,38 @@ def _choose(repo: _Repo, info: ModelInfo, bars: Any) -> list[str]:
     files = {file.rfilename for file in info.siblings or ()}
     if repo.adapter:
         return _adapter_files(repo, files)
-    _check_usable(repo, files)
-    if _SINGLE in files:
+    main = _check_usable(repo, files)
+    if not is_index(main):
         return needed_files(files)
-    shards = set(weight_map(Path(hf_hub_download(repo.id, _INDEX, revision=info.sha, tqdm_class=bars))).values())
+    shards = set(weight_map(Path(hf_hub_download(repo.id, main, revision=info.sha, tqdm_class=bars))).values())
     if absent := sorted(shards - files):
-        raise ModelError(f"{repo}: {_INDEX} names {_listed(absent)}, not there on the Hub; ask its author")
+        raise ModelError(f"{repo}: {main} names {_listed(absent)}, not there on the Hub; ask its author")
     return needed_files(files, shards)
 
 
 def _adapter_files(repo: _Repo, files: set[str]) -> list[str]:
-    if absent := [name for name in _ADAPTER if name not in files]:
-        others = " (only adapter_model.bin: load it with peft, and save_pretrained it)"
-        hint = others if "adapter_model.bin" in files else ""
-        raise ModelError(f"{repo}: has no {absent[0]}{hint}; after the + stands an adapter, as peft saves it")
-    return list(_ADAPTER)
+    weights = next((name for name in _ADAPTER_WEIGHTS if name in files), _ADAPTER_WEIGHTS[0])
+    if absent := [name for name in (_ADAPTER_CONFIG, weights) if name not in files]:
+        raise ModelError(f"{repo}: has no {absent[0]}; after the + stands an adapter, as peft saves it")
+    return [_ADAPTER_CONFIG, weights]
 
 
-def _check_usable(repo: _Repo, files: set[str]) -> None:
-    if "adapter_config.json" in files and _CONFIG not in files:
+def _check_usable(repo: _Repo, files: set[str]) -> str:
+    """The file of the weights, or their index."""
+    if _ADAPTER_CONFIG in files and _CONFIG not in files:
         raise ModelError(f"{repo}: is an adapter, not a model; write its base before it, BASE+{repo}")
-    if not files & {_SINGLE, _INDEX}:
+    main = _main_file(files)
+    if main is None:
         others = sorted(name for name in files if _matches(name, _NOT_BESIDES[1:]))
         if not others:
-            raise ModelError(f"{repo}: has no weights (neither {_SINGLE} nor {_INDEX}); is it the right model?")
+            raise ModelError(f"{repo}: has no weights (none of {', '.join(WEIGHTS)}); is it the right model?")
         raise ModelError(
-            f"{repo}: has neither {_SINGLE} nor {_INDEX}, only {_listed(others)}; load it with transformers, "
+            f"{repo}: has none of {', '.join(WEIGHTS)}, only {_listed(others)}; load it with transformers, "
             "save_pretrained it to a folder, and give that"
         )
     if _CONFIG not in files:
         raise ModelError(f"{repo}: has no {_CONFIG}; a model needs one, as transformers saves it")
+    return main
 
 
 def _from_cache(repo: _Repo, because: str, remedy: str) -> Path:
@@ -195,7 +203,7 @@ def _from_cache(repo: _Repo, because: str, remedy: str) -> Path:
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    config = try_to_load_from_cache(repo.id, _ADAPTER[0] if repo.adapter else _CONFIG, revision=repo.revision)
+    config = try_to_load_from_cache(repo.id, _ADAPTER_CONFIG if repo.adapter else _CONFIG, revision=repo.revision)
     if not isinstance(config, str):
         raise ModelError(f"{repo}: {because}, and the cache {constants.HF_HUB_CACHE} does not hold it; {remedy}")
     folder = Path(config).parent
@@ -207,13 +215,15 @@ def _from_cache(repo: _Repo, because: str, remedy: str) -> Path:
 def _missing(repo: _Repo, folder: Path) -> list[str]:
     """What the snapshot ``folder`` lacks of what is needed, as far as the cache knows the list of files."""
     if repo.adapter:
-        return [name for name in _ADAPTER if not (folder / name).is_file()]
+        weights = next((name for name in _ADAPTER_WEIGHTS if (folder / name).is_file()), _ADAPTER_WEIGHTS[0])
+        return [name for name in (_ADAPTER_CONFIG, weights) if not (folder / name).is_file()]
     files = _known_files(repo, folder)
+    main = _main_file(files) or WEIGHTS[0]
     shards: set[str] = set()
-    if _SINGLE not in files:
-        if not (folder / _INDEX).is_file():
-            return [_INDEX if _INDEX in files else _SINGLE]
-        shards.update(weight_map(folder / _INDEX).values())
+    if not (folder / main).is_file():
+        return [main]
+    if is_index(main):
+        shards.update(weight_map(folder / main).values())
     return [name for name in needed_files(files, shards) if not (folder / name).is_file()]
 
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blockmerge.errors import FormatError, ModelError, listed
+from blockmerge.errors import FormatError, ModelError, listed, printable
+from blockmerge.formats import safetensors, torchfile
 from blockmerge.formats.jsonfile import read_object
-from blockmerge.formats.safetensors import Header, read_header
+from blockmerge.formats.regular import open_regular
+from blockmerge.formats.safetensors import Header, check_name
 from blockmerge.sources.base import Fingerprint
 from blockmerge.sources.positional import PositionalFile, identity, raise_file_limit
 from blockmerge.sources.small import SmallFile, small_files
 from blockmerge.tensors import TensorSpec
 
-__all__ = ["LocalSource", "Shard", "open_shard", "weight_map"]
+__all__ = ["WEIGHTS", "LocalSource", "Shard", "is_index", "open_shard", "pickles_read", "weight_map"]
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-_KINDS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors")
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""Where transformers looks for weights, in this order: one file, or the index of its shards."""
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_KINDS = ("*.safetensors", "*.gguf", *(f"*{suffix}" for suffix in _PICKLES))
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,13 @@ class LocalSource:
     """The weights and config of one folder; see :class:`~blockmerge.sources.base.Source`.
 
     Of several sets of weights the one that transformers loads is read: ``model.safetensors``, else the shards of
-    ``model.safetensors.index.json``. Everything else with weights in it is left alone and named in ``remarks``.
+    ``model.safetensors.index.json``, else ``pytorch_model.bin`` or its shards. If there is none of them, a single
+    file of torch.save is read, whatever its name. What else has weights in it is left alone and named in ``remarks``.
     """
 
     def __init__(self, folder: Path, label: str | None = None) -> None:
         self.folder = folder
-        self.label = label or folder.resolve().name
+        self.label = label or printable(folder.resolve().name)
         if not folder.is_dir():
             raise ModelError(f"{folder}: there is no such folder")
         raise_file_limit()
@@ -71,14 +78,15 @@ class LocalSource:
 
     def _open(self) -> None:
         folder = self.folder
-        index = None if (folder / SINGLE).exists() else _index_of(folder)
-        shards = {SINGLE} if index is None else set(index.values())
-        _check_present(folder, sorted(shards))
+        main = _main_file(folder)
+        index = weight_map(folder / main) if is_index(main) else None
+        shards = {main} if index is None else set(index.values())
+        _check_present(folder / main, sorted(shards))
         for name in sorted(shards):
             self._shards[name] = open_shard(folder / name)
         self._home = _homes(self._shards)
         if index is not None:
-            _check_index(index, folder / INDEX, self._shards)
+            _check_index(index, folder / main, self._shards)
         self.specs: Mapping[str, TensorSpec] = {
             name: shard.header.tensors[name] for shard in self._shards.values() for name in sorted(shard.header.tensors)
         }
@@ -110,67 +118,86 @@ class LocalSource:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ModelError(f"{folder}: has no config.json; a model folder needs one, as transformers saves it")
     return read_object(path, max_bytes=10_000_000)
 
 
-def _unread(folder: Path, shards: Container[str]) -> Iterator[str]:
-    """Other sets of weights in the folder."""
+def _unread(folder: Path, shards: Collection[str]) -> Iterator[str]:
+    """Other sets of weights in the folder, and how the read ones were read."""
     others = [name for name in _weights_in(folder) if name not in shards]
     if others:
         yield f"not read, because transformers would load others: {listed(others, 4)}"
+    yield from pickles_read(shards)
+
+
+def pickles_read(names: Iterable[str]) -> Iterator[str]:
+    """A remark on those of ``names`` that are pickles, if any is."""
+    if pickles := [name for name in names if name.endswith(_PICKLES)]:
+        yield f"pickles, read as data, without running them: {listed(pickles, 4)}"
 
 
 def _weights_in(folder: Path) -> list[str]:
-    return sorted(path.name for kind in _KINDS for path in folder.glob(kind))
+    return sorted(path.name for kind in _KINDS for path in folder.glob(kind) if path.exists())
 
 
-def _index_of(folder: Path) -> dict[str, str]:
-    """The shard of each tensor."""
-    if not (folder / INDEX).exists():
-        raise ModelError(_no_weights(folder))
-    return weight_map(folder / INDEX)
-
-
-def _no_weights(folder: Path) -> str:
-    found = _weights_in(folder)
+def _main_file(folder: Path) -> str:
+    """The file of the weights, or their index."""
+    if known := next((name for name in WEIGHTS if (folder / name).exists()), None):
+        return known
     if (folder / "adapter_config.json").is_file():
-        return f"{folder}: is an adapter, not a model; write its base before it, BASE+{folder}"
+        raise ModelError(f"{folder}: is an adapter, not a model; write its base before it, BASE+{folder}")
+    found = _weights_in(folder)
+    if len(found) == 1 and found[0].endswith(_PICKLES):
+        return found[0]
     if not found:
-        return f"{folder}: holds no weights (neither {SINGLE} nor {INDEX})"
-    return f"{folder}: holds neither {SINGLE} nor {INDEX}, only {found[0]}; save it with transformers' save_pretrained"
+        raise ModelError(f"{folder}: holds no weights (none of {', '.join(WEIGHTS)})")
+    only = f"{folder}: holds none of {', '.join(WEIGHTS)}, only {listed(found, 2)}"
+    raise ModelError(f"{only}; save it with transformers' save_pretrained")
+
+
+def is_index(name: str) -> bool:
+    """Whether the file of this name lists shards."""
+    return name.endswith(".index.json")
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """The shard of each tensor, as the index file lists them: plain file names, nothing that leads elsewhere."""
+    """The shard of each tensor, as the index file lists them: plain names of files of the index's own kind."""
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
     entries: object = read_object(index).get("weight_map")
     if not isinstance(entries, dict) or not entries:
         raise FormatError(f"{index}: has no weight_map that lists tensors")
     shards: dict[str, str] = {}
     for name, shard in entries.items():  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(name, str) or not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
-            raise FormatError(f"{index}: {str(shard)[:80]!r} is no plain name of a .safetensors file")  # pyright: ignore[reportUnknownArgumentType]
+        if not isinstance(name, str) or not isinstance(shard, str) or not _plain(shard, suffix):
+            raise FormatError(f"{index}: {str(shard)[:80]!r} is no plain name of a {suffix} file")  # pyright: ignore[reportUnknownArgumentType]
+        check_name(name, str(index))
         shards[name] = shard
     return shards
 
 
-def _check_present(folder: Path, names: Sequence[str]) -> None:
-    missing = [name for name in names if not (folder / name).exists()]
+def _plain(shard: str, suffix: str) -> bool:
+    """Whether it names a file of this kind that is beside its index."""
+    return _SHARD_NAME.fullmatch(shard) is not None and shard.endswith(suffix)
+
+
+def _check_present(main: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if not main.with_name(name).exists()]
     if missing:
         raise ModelError(
-            f"{folder / INDEX}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again"
+            f"{main}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; download again"
         )
 
 
 def open_shard(path: Path) -> Shard:
-    """Open a weight file and check its header.
+    """Open a weight file and check its header; what is not called ``.safetensors`` is taken for one of torch.save.
 
     Raises :class:`ModelError` if it cannot be read, :class:`FormatError` if it is broken.
     """
     known = identity(path)
+    read_header = safetensors.read_header if path.suffix == ".safetensors" else torchfile.read_header
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = read_header(file, known[0], str(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -196,4 +223,4 @@ def _check_index(listing: Mapping[str, str], index: Path, shards: Mapping[str, S
     for shard in shards.values():
         for name in shard.header.tensors:
             if name not in listing:
-                raise FormatError(f"{shard.path}: {name} is not listed in {INDEX}")
+                raise FormatError(f"{shard.path}: {name} is not listed in {index.name}")

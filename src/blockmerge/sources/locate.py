@@ -6,7 +6,7 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
-from blockmerge.errors import ModelError
+from blockmerge.errors import ModelError, printable
 from blockmerge.sources.adapter import AdapterSource
 from blockmerge.sources.local import LocalSource
 from blockmerge.sources.location import ModelLocation
@@ -52,7 +52,7 @@ def _locate(reference: str, *, adapter: bool, quiet: bool) -> ModelLocation:
     except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, unsearchable, NUL
         raise ModelError(f"{reference}: is no usable path: {error}") from error
     if is_folder:
-        return ModelLocation(folder, folder.resolve().name)
+        return ModelLocation(folder, printable(folder.resolve().name))
     if found:
         files = "adapter_config.json and the adapter" if adapter else "config.json and the weights"
         raise ModelError(f"{reference}: is a file; give the folder that holds {files}")

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import blockmerge
+from blockmerge import api
 from blockmerge.errors import BlockmergeError
 from blockmerge.execution import Event, Progress, Started
 from blockmerge.studio.views import difference_view
 
-__all__ = ["can_compare", "compared"]
-
-
-def can_compare() -> bool:
-    """Whether this version of Blockmerge compares models."""
-    return hasattr(blockmerge, "diff")
+__all__ = ["compared"]
 
 
 def compared(first: str, second: str) -> Iterator[dict[str, Any]]:
     """How far it is (``{"read": ..., "total": ...}``, in bytes) now and then, and at last the differences by tensor.
 
-    Reading stops when nobody takes values any more. Raises :class:`BlockmergeError` as ``blockmerge.diff`` does.
+    Reading stops when nobody takes values any more. Raises :class:`BlockmergeError` as :func:`blockmerge.diff` does.
     """
-    diff: Callable[..., Any] = getattr(blockmerge, "diff")  # noqa: B009 - not in every version
     told: queue.Queue[dict[str, Any] | BlockmergeError | None] = queue.Queue()
     gone = threading.Event()
     total = 0
@@ -41,7 +35,7 @@ def compared(first: str, second: str) -> Iterator[dict[str, Any]]:
 
     def work() -> None:
         try:
-            told.put(difference_view(diff(first, second, on_event=listen, quiet=True)))
+            told.put(difference_view(api.diff(first, second, on_event=listen, quiet=True)))
         except BlockmergeError as error:
             told.put(error)
         except KeyboardInterrupt:

@@ -13,10 +13,10 @@ from pathlib import Path
 from blockmerge.errors import ModelError, OutputError
 from blockmerge.recipes import Recipe
 from blockmerge.sources import is_hub_id, parts_of
+from blockmerge.sources.local import WEIGHTS
 
 __all__ = ["Found", "Roots"]
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _DEPTH = 5
 _MOST_FOLDERS = 20_000
 """A root may be somebody's home; looking through it must end."""
@@ -122,7 +122,7 @@ def _model_folders(root: Path) -> Iterator[Path]:
     for visited, (text, names, files) in enumerate(os.walk(root)):
         folder = Path(text)
         names[:] = sorted(name for name in names if not name.startswith(".") and not name.endswith(".partial"))
-        if "config.json" in files and any(name in files for name in _WEIGHTS):
+        if "config.json" in files and any(name in files for name in WEIGHTS):
             names.clear()
             yield folder
         if len(folder.relative_to(root).parts) >= _DEPTH:
@@ -147,7 +147,8 @@ def _shortest(folder: Path) -> str:
 def _size(folder: Path) -> int:
     """Bytes of weights, roughly: those of all weight files."""
     sizes: list[int] = []
-    for path in folder.glob("*.safetensors"):
+    files = [*folder.glob("*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
+    for path in files:
         try:
             sizes.append(path.stat().st_size)
         except OSError:  # a link to nowhere
@@ -166,7 +167,7 @@ def _cached() -> Iterator[Found]:
     for repo in sorted(_hub_cache().glob("models--*--*")):
         reference = "/".join(repo.name.split("--")[1:3])
         for folder in sorted((repo / "snapshots").glob("*"))[:1]:
-            if (folder / "config.json").exists() and any((folder / name).exists() for name in _WEIGHTS):
+            if (folder / "config.json").exists() and any((folder / name).exists() for name in WEIGHTS):
                 yield Found(reference, reference, "Hugging Face cache", _size(folder))
 
 

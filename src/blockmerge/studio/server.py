@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from blockmerge import api
 from blockmerge.errors import BlockmergeError, OutputError
 from blockmerge.studio import views
-from blockmerge.studio.differences import can_compare, compared
+from blockmerge.studio.differences import compared
 from blockmerge.studio.drafts import Draft, command_of, draft_of_form, draft_of_text, problems_of
 from blockmerge.studio.guard import Guard
 from blockmerge.studio.jobs import Job, Jobs
@@ -104,7 +104,6 @@ class Studio:
         return {
             **views.methods_view(),
             "roots": self.roots.prefixes(),
-            "diff": can_compare(),
             "trial": self.trial.missing(),
         }
 
@@ -121,8 +120,6 @@ class Studio:
         """Where two models differ, a line of JSON now and then while they are read and one at the end."""
         for reference in (body.first, body.second):
             self.roots.check_model(reference)
-        if not can_compare():
-            raise HTTPException(404, "this version does not compare models")
         return _lines(compared(body.first, body.second))
 
     # ---- recipes and plans -------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from typing import Any
 
 import blockmerge
 from blockmerge.architectures import Block, block_of, layer_of
+from blockmerge.comparison import Difference
+from blockmerge.execution.run import thread_count
 from blockmerge.methods import METHODS, Method, Parameter
-from blockmerge.planning import Inspection, Plan
-from blockmerge.planning.explain import memory_estimate
-from blockmerge.report.figure import COLOURS
+from blockmerge.planning import Inspection, Plan, explain
+from blockmerge.report.svg import COLOURS
 
 __all__ = ["difference_view", "methods_view", "model_view", "output_view", "plan_view"]
 
@@ -59,7 +60,7 @@ def plan_view(plan: Plan) -> dict[str, Any]:
         "bytes_to_write": plan.bytes_to_write,
         "shards": len(plan.shards),
         "files": len(plan.files),
-        "memory": memory_estimate(),
+        "memory": _memory(plan),
         "warnings": list(plan.warnings),
         "notes": list(plan.notes),
         "tensors": {
@@ -75,6 +76,12 @@ def plan_view(plan: Plan) -> dict[str, Any]:
             "write": [row.nbytes for row in rows],
         },
     }
+
+
+def _memory(plan: Plan) -> int:
+    """Bytes of peak memory with a thread for each core, as a merge has them."""
+    shared, each = explain.memory(plan)
+    return shared + each * thread_count(None)
 
 
 def output_view(out: Path) -> dict[str, Any]:
@@ -122,7 +129,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def difference_view(found: Any) -> dict[str, Any]:
+def difference_view(found: Difference) -> dict[str, Any]:
     """Where two models differ: the norm of each tensor's difference over that of model 1's, by name."""
     return {"relative": {tensor["name"]: _finite(tensor["relative"]) for tensor in found.to_json()["tensors"]}}
 

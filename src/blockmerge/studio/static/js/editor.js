@@ -276,7 +276,7 @@ export function editor() {
     drawTools();
     drawReading();
     write();
-    compare.hidden = !store.get("start").diff || heat() !== null || pair().length < 2;
+    compare.hidden = heat() !== null || pair().length < 2;
   });
   store.watch(["form"], () => {
     if (!options.contains(document.activeElement)) drawOptions();

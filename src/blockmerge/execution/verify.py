@@ -1,0 +1,148 @@
+"""Whether a merged model is what its manifest says, and what its inputs give."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import xxhash
+
+from blockmerge.errors import ModelError
+from blockmerge.execution.events import Event, Progress, Started
+from blockmerge.execution.work import BLOCK
+from blockmerge.formats.jsonfile import read_object
+from blockmerge.sources import Source
+from blockmerge.tensors import TensorSpec
+
+__all__ = ["Manifest", "Verified", "check_digests", "read_manifest", "recompute", "sampled"]
+
+MANIFEST = "blockmerge.json"
+_SCHEME = "xxh3-128-1MiB:"
+_PULSE = 0.1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a merged model says of itself: its recipe, the digest of its plan, a digest of each tensor."""
+
+    recipe: Mapping[str, Any]
+    plan: str
+    tensors: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found: ``tensors`` compared with their digests, ``recomputed`` of them with what the inputs give.
+
+    ``differing`` tells what is wrong, a line each; empty if nothing is.
+    """
+
+    path: Path
+    tensors: int
+    recomputed: int
+    differing: tuple[str, ...]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the model in ``folder``. Raises :class:`ModelError` if it has none that can be read."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ModelError(f"{folder}: has no {MANIFEST}; only models that Blockmerge made can be verified")
+    content = read_object(path)
+    recipe, plan, tensors = content.get("recipe"), content.get("plan"), content.get("tensors")
+    if content.get("format") != 1 or not isinstance(recipe, dict) or not isinstance(plan, str):
+        raise ModelError(f"{path}: is no manifest that this version can read")
+    if not isinstance(tensors, dict) or not all(isinstance(value, str) for value in tensors.values()):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        raise ModelError(f"{path}: lists no digests of tensors")
+    return Manifest(cast("dict[str, Any]", recipe), plan, cast("dict[str, str]", tensors))
+
+
+class _Part(NamedTuple):
+    """One block of a tensor."""
+
+    spec: TensorSpec
+    block: int
+
+
+def check_digests(
+    model: Source, manifest: Manifest, *, threads: int, emit: Callable[[Event], object] = lambda event: None
+) -> list[str]:
+    """Read all tensors of ``model`` and compare their digests; a line for each that is not as it should be."""
+    found = [f"{name} is missing" for name in manifest.tensors if name not in model.specs]
+    found += [f"{name} is not in {MANIFEST}" for name in model.specs if name not in manifest.tensors]
+    specs = [spec for name, spec in model.specs.items() if name in manifest.tensors]
+    digests = _each(specs, lambda part: xxhash.xxh3_128_digest(_bytes(model, part)), threads, emit)
+    for spec, blocks in digests:
+        digest = _SCHEME + xxhash.xxh3_128_hexdigest(b"".join(blocks))
+        if digest != manifest.tensors[spec.name]:
+            found.append(f"{spec.name} differs from what was written")
+    return found
+
+
+def recompute(
+    model: Source,
+    planned: Source,
+    names: Iterable[str],
+    *,
+    threads: int,
+    emit: Callable[[Event], object] = lambda event: None,
+) -> list[str]:
+    """Compute the tensors ``names`` again, through ``planned``, and compare them with ``model``, byte for byte."""
+    found: list[str] = []
+    specs = [model.specs[name] for name in names if name in model.specs]
+    for spec in [spec for spec in specs if planned.specs.get(spec.name) != spec]:
+        found.append(f"{spec.name} has another shape or dtype than its inputs give")
+        specs.remove(spec)
+    equal = _each(specs, lambda part: _bytes(model, part) == _bytes(planned, part), threads, emit)
+    for spec, blocks in equal:
+        blocks = list(blocks)
+        if not all(blocks):
+            first = blocks.index(False) * BLOCK // spec.dtype.itemsize
+            found.append(f"{spec.name} differs from what its inputs give, from the block of element {first} on")
+    return found
+
+
+def sampled(sizes: Mapping[str, int], share: float, seed: str) -> list[str]:
+    """Some of the names, drawn by ``seed``, that hold at least that ``share`` of all bytes; at least one."""
+    drawn = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    wanted, chosen = share * sum(sizes.values()), list[str]()
+    for name in drawn:
+        if chosen and wanted <= 0:
+            break
+        chosen.append(name)
+        wanted -= sizes[name]
+    return chosen
+
+
+def _bytes(model: Source, part: _Part) -> bytes:
+    size = part.spec.dtype.itemsize
+    first = part.block * BLOCK // size
+    buffer = bytearray(min(BLOCK, part.spec.nbytes - part.block * BLOCK))
+    model.read_into(part.spec.name, first, len(buffer) // size, memoryview(buffer))
+    return bytes(buffer)
+
+
+def _each(
+    specs: list[TensorSpec], look: Callable[[_Part], Any], threads: int, emit: Callable[[Event], object]
+) -> Iterator[tuple[TensorSpec, Iterator[Any]]]:
+    """What ``look`` finds in each block, tensor by tensor, on several threads. Telling progress is this thread's."""
+    parts = [_Part(spec, block) for spec in specs for block in range(max(1, -(-spec.nbytes // BLOCK)))]
+    total, read, started, told = sum(spec.nbytes for spec in specs), 0, time.perf_counter(), 0.0
+    emit(Started(len(specs), total, total, threads))
+    with ThreadPoolExecutor(threads) as pool:
+        found: list[tuple[_Part, Any]] = []
+        for first in range(0, len(parts), 64 * threads):  # a few at a time, so that Ctrl-C stops them
+            some = parts[first : first + 64 * threads]
+            found += zip(some, pool.map(look, some), strict=True)
+            read += sum(min(BLOCK, part.spec.nbytes - part.block * BLOCK) for part in some)
+            if (now := time.perf_counter()) - told > _PULSE:
+                told = now
+                emit(Progress(read, read, now - started))
+    for spec, group in groupby(found, key=lambda entry: entry[0].spec):
+        yield spec, (value for _, value in group)
