@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from blockmerge.studio.server import Studio, create_app
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(blockmerge.__file__).parent / "demo" / "models"
+IMAGES = ROOT / "docs" / "images"
+PICTURES = (("desktop", "light"), ("desktop", "dark"), ("phone", "light"))
+"""What the documentation shows; another FOLDER gets every size in both colours, to be looked at."""
 SIZES = {"desktop": (1440, 900), "tablet": (820, 1100), "phone": (390, 844)}
 TOKEN = "only-for-the-photograph"
 
@@ -76,7 +80,7 @@ def merged_and_tried(page: Page) -> None:
     """A merge that is done, and what the three models say."""
     page.get_by_role("button", name="Merge", exact=True).click()
     expect(page.locator(".badge").first).to_have_text("done", timeout=60_000)
-    page.get_by_label("Prompt, for both models and the blend").fill("def area(width, height):")
+    page.get_by_label("Prompt, for both models and the blend").fill("def area(width")
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_role("button", name="Ask")).to_be_visible(timeout=120_000)
     page.get_by_label("Text of your own, to measure them on").fill("The river was quiet, and nobody spoke of the road.")
@@ -89,11 +93,10 @@ def photograph(folder: Path) -> None:
     chromium = shutil.which(os.environ.get("CHROMIUM") or "chromium")
     with sync_playwright() as playwright, served() as address:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for size in SIZES:
-            for scheme in ("light", "dark"):
-                page = opened(browser, address, size, scheme, device_scale_factor=1.5)
-                page.screenshot(path=folder / f"studio-{size}-{scheme}.png")
-                page.context.close()
+        for size, scheme in PICTURES if folder == IMAGES else product(SIZES, ("light", "dark")):
+            page = opened(browser, address, size, scheme, device_scale_factor=1.5)
+            page.screenshot(path=folder / f"studio-{size}-{scheme}.png")
+            page.context.close()
         page = opened(browser, address, "desktop", "light", device_scale_factor=1.5)
         merged_and_tried(page)
         page.locator("#merges").scroll_into_view_if_needed()
@@ -104,4 +107,4 @@ def photograph(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    photograph(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "docs" / "images")
+    photograph(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else IMAGES)

@@ -87,7 +87,8 @@ export function plot(hands, label) {
       if (shade !== null) shades[Math.min(SHADES - 1, Math.floor(shade * SHADES))].push(rectangle(k, k, top, top + HEAT - 8));
     });
     parts.heat.replaceChildren(
-      s("title", {}, "Where the models differ: darker tensors differ more"),
+      s("title", {}, "Where the models differ: the stronger the colour, the more"),
+      s("text", { x: MARGIN.left - 10, y: top + HEAT - 11, "text-anchor": "end" }, "differ"),
       ...shades.map((found, k) => s("path", { d: found.join(""), opacity: 0.06 + (0.94 * (k + 1)) / SHADES })),
     );
   }
