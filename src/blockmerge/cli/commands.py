@@ -11,6 +11,7 @@ import click
 
 from blockmerge import __version__
 from blockmerge.cli.shell import guarded
+from blockmerge.cli.studio import studio
 from blockmerge.cli.terminal import say, show
 
 if TYPE_CHECKING:
@@ -312,6 +313,9 @@ def demo(out: Path | None, overwrite: bool) -> None:
     from blockmerge.cli.demo import demonstrate
 
     demonstrate(out, overwrite=overwrite)
+
+
+main.add_command(studio)
 
 
 def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, **how: Any) -> None:
