@@ -46,7 +46,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         (info / "entry_points.txt").write_text(f"[blockmerge.methods]\n{entries}\n")
         monkeypatch.syspath_prepend(str(tmp_path))
         found = Catalogue(blockmerge.methods.METHODS.own.values())
-        for name in ("planning.combine", "recipes.methods", "recipes.load", "report.methods", "report.card", "report.settings"):
+        for name in (
+            "planning.combine",
+            "recipes.methods",
+            "recipes.load",
+            "report.methods",
+            "report.card",
+            "report.settings",
+        ):
             monkeypatch.setattr(sys.modules[f"blockmerge.{name}"], "METHODS", found)
         return found
 
