@@ -90,6 +90,7 @@ def test_what_an_encoding_lacks_is_shown_as_an_escape(tmp_path: Path, pair: tupl
 
 IMPATIENT = """
 import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from blockmerge.cli import main
 from blockmerge.execution import writer
 leave = writer.PartialModel._leave
