@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -442,3 +446,159 @@ def test_no_threads_at_all_is_an_error_not_a_hang(pair: tuple[Path, Path], tmp_p
 @pytest.mark.parametrize("place", ["~nosuchuser/x", "x" * 300])
 def test_paths_that_are_none(pair: tuple[Path, Path], place: str) -> None:
     refused(gradient(place, pair[1], out=pair[0].parent / "out"), 3, "path")
+
+
+def test_a_file_that_would_be_published_does_not_lead_out_of_its_folder(pair: tuple[Path, Path]) -> None:
+    secret = pair[0].parent / "secret"
+    secret.write_text("a secret")
+    (pair[0] / "LICENSE").symlink_to(secret)
+    refused(gradient(*pair), 3, "LICENSE: leads out of its folder")
+    (pair[0] / "LICENSE").unlink()
+    (pair[0] / "docs").mkdir()
+    (pair[0] / "docs" / "LICENSE").write_text("free")
+    (pair[0] / "LICENSE").symlink_to("docs/LICENSE")
+    assert gradient(*pair).exit_code == 0
+    assert (pair[0].parent / "out" / "LICENSE").read_text() == "free"
+
+
+def test_weights_may_lie_elsewhere(pair: tuple[Path, Path]) -> None:
+    other = pair[0].parent / "other disk"
+    other.mkdir()
+    (pair[1] / "model.safetensors").rename(other / "weights")
+    (pair[1] / "model.safetensors").symlink_to(other / "weights")
+    assert gradient(*pair).exit_code == 0
+
+
+def test_the_cache_of_the_hub_consists_of_links(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """snapshots/COMMIT/config.json leads to blobs/DIGEST, and to no other repository's."""
+    repo, other = tmp_path / "hub" / "models--org--one", tmp_path / "hub" / "models--org--private"
+    snapshot = repo / "snapshots" / "0123"
+    for folder in (snapshot, repo / "blobs", other / "blobs"):
+        folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (pair[1] / name).rename(repo / "blobs" / name)
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    assert gradient(pair[0], snapshot).exit_code == 0
+    (other / "blobs" / "beef").touch()
+    (snapshot / "LICENSE").symlink_to("../../../models--org--private/blobs/beef")
+    refused(gradient(pair[0], snapshot, "--overwrite"), 3, "LICENSE: leads out of its folder")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("what", ["pipe", "socket", "folder", "link to itself", "link to nothing", "link to a device"])
+def test_files_that_are_none_are_refused_at_once(pair: tuple[Path, Path], name: str, what: str) -> None:
+    path = pair[1] / name
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as end, chdir(pair[1]):  # paths of sockets are short
+        {
+            "pipe": lambda: os.mkfifo(name),
+            "socket": lambda: end.bind(name),
+            "folder": path.mkdir,
+            "link to itself": lambda: path.symlink_to(name),
+            "link to nothing": lambda: path.symlink_to("nothing"),
+            "link to a device": lambda: path.symlink_to("/dev/zero"),
+        }[what]()
+        refused(gradient(*pair), 3)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_pipes_among_the_files_of_an_adapter_are_refused_at_once(pair: tuple[Path, Path], name: str) -> None:
+    adapter = pair[0].parent / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (adapter / name).unlink(missing_ok=True)
+    os.mkfifo(adapter / name)
+    refused(gradient(pair[0], f"{pair[1]}+{adapter}"), 3)
+
+
+MOUNTED = """
+mount --bind {folder}/first {folder}/view && cd {folder} &&
+exec {python} -c 'from blockmerge.cli import main; main()' gradient first second {out} --values 0.5 --overwrite
+"""
+
+
+@pytest.mark.parametrize("out", ["view", "view/out"])
+def test_an_input_under_another_name_is_still_one(pair: tuple[Path, Path], out: str) -> None:
+    folder = pair[0].parent
+    (folder / "view").mkdir()
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("needs unshare")
+    script = MOUNTED.format(folder=folder, python=sys.executable, out=out)
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "is, holds or lies inside the input" in done.stderr
+    assert (pair[0] / "config.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_small_file_that_cannot_be_read_is_found_before_the_weights_are(pair: tuple[Path, Path]) -> None:
+    (pair[0] / "LICENSE").touch(mode=0)
+    refused(gradient(*pair), 3, "LICENSE: cannot be read: Permission denied")
+
+
+CONFIGS = {
+    "deep": ('{"a": ' + "[" * 200 + "]" * 200 + "}", "nested too deeply"),
+    "deep enough to end the parser": ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+    "long number": ('{"vocab_size": ' + "9" * 301 + "}", "a number of 301 digits"),
+    "half a pair": ('{"model_type": "\\udc80"}', "half of a surrogate pair"),
+    "half a pair as a key": ('{"\\uDBFF": 0}', "half of a surrogate pair"),
+    "many values": ('{"a": [' + "0," * 5_000_000 + "0]}", "larger than 10,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("what", CONFIGS)
+def test_configs_are_bounded_and_text(pair: tuple[Path, Path], what: str) -> None:
+    text, expected = CONFIGS[what]
+    (pair[0] / "config.json").write_text(text)
+    refused(gradient(*pair), 3, "config.json: ", expected)
+
+
+def test_whole_pairs_long_floats_and_some_levels_are_fine(pair: tuple[Path, Path]) -> None:
+    config = json.loads((pair[0] / "config.json").read_text())
+    config |= {"name": "\U0001f600 \\ud800", "small": 10**299, "deep": json.loads("[" * 90 + "]" * 90)}
+    (pair[0] / "config.json").write_text(json.dumps(config))
+    assert gradient(*pair).exit_code == 0
+    assert json.loads((pair[0].parent / "out" / "config.json").read_text())["name"] == config["name"]
+
+
+@pytest.mark.parametrize("value", ["\\ud800", "a\\nb", "\\x1b[2J"])
+def test_a_card_with_text_that_cannot_be_shown_is_not_carried_over(pair: tuple[Path, Path], value: str) -> None:
+    (pair[0] / "README.md").write_text(f'---\nlicense: "{value}"\n---\n')
+    assert gradient(*pair).exit_code == 0
+    assert "license" not in (pair[0].parent / "out" / "README.md").read_text("utf-8").split("---")[1]
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\ud83d\\ude00"', '"\\U0000DC00"', '"\\UFFFFFFFF"', "1" * 400, "!!float " + "1" * 400]
+)
+def test_texts_and_numbers_in_recipes_that_are_none(pair: tuple[Path, Path], text: str) -> None:
+    recipe = pair[0].parent / "recipe.yaml"
+    recipe.write_text(f"method: gradient\nmodels: ['{pair[0]}', '{pair[1]}']\nvalues: [{text}]\n")
+    refused(run("merge", recipe, pair[0].parent / "out"), 2, "recipe.yaml")
+
+
+def test_an_index_with_names_that_are_none(pair: tuple[Path, Path]) -> None:
+    path = pair[0] / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["\x1b[2J"] = "model-00001-of-00002.safetensors"
+    path.write_text(json.dumps(index))
+    assert "\x1b" not in refused(gradient(*pair), 3, r"'\x1b[2J' is no name for a tensor")
+
+
+def test_an_empty_tensor_of_a_huge_shape_is_no_trouble(tmp_path: Path) -> None:
+    content = models.tensors(1)
+    content["model.empty.weight"] = (BF16, np.zeros((2**40, 0), np.uint16))
+    for name in ("first", "second"):
+        models.save(tmp_path / name, content)
+    assert gradient(tmp_path / "first", tmp_path / "second").exit_code == 0
+    assert models.read(tmp_path / "out")["model.empty.weight"][1].shape == (2**40, 0)
+
+
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_journal_that_is_none_is_left_alone(pair: tuple[Path, Path], what: str) -> None:
+    folder = pair[0].parent
+    (folder / "mine").write_text("precious")
+    journal = folder / "out.partial.journal"
+    os.mkfifo(journal) if what == "pipe" else journal.symlink_to("mine")
+    refused(gradient(*pair), 6, "cannot be written")
+    assert (folder / "mine").read_text() == "precious"

@@ -58,7 +58,9 @@ def test_nothing_catches_everything() -> None:
     allowed = {"cli/shell.py", "cli/warmup.py", "execution/threads.py", "sources/hub.py"}
     allowed |= {"sources/local.py", "execution/writer.py"}  # these put things back and raise it again
     allowed |= {"methods/plain.py", "methods/plugins.py"}  # other people's code
+    allowed |= {"kernels/cache.py"}  # a damaged pickle raises anything
     allowed |= {"vocabularies/files.py"}  # tokenizers raises nothing narrower
+    allowed |= {"studio/jobs.py", "studio/trial.py"}  # a queue outlives mistakes; transformers raises anything
     for path in ROOT.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.relative_to(ROOT).as_posix() not in allowed:

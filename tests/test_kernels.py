@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from blockmerge import kernels
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
-from blockmerge.kernels import dots, reference, select, softmax, sums
+from blockmerge.kernels import cache, dots, reference, select, softmax, sums
 from blockmerge.kernels.approach import approach
 
 RATIOS = (0.3, 0.5, 0.7, 1e-5, 1 - 1e-5, 1.3, -0.2)
@@ -274,3 +277,36 @@ def test_sums_by_rows_and_columns_are_what_they_say() -> None:
     total[:] = 0.0
     sums.add_rows(total, x[1][:70], shares[:5], 14)
     assert (total == np.repeat(shares[:5], 14) * x[1][:70]).all()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "zeros": lambda content: bytes(len(content)),
+    "garbage": lambda content: b"\x80garbage" * 9,
+    "a hole": lambda content: content[: len(content) // 2] + bytes(64) + content[len(content) // 2 + 64 :],
+}
+
+
+@pytest.mark.parametrize("kind", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, kind: str) -> None:
+    monkeypatch.setattr(cache, "_FOLDER", tmp_path)
+    values = np.arange(5, dtype=np.float32)
+    assert cache.kernel(dots.l1.py_func)(values) == 10
+    [path] = tmp_path.rglob(kind)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    again = cache.kernel(dots.l1.py_func)
+    assert again(values) == 10
+    assert sum(again.stats.cache_misses.values()) == 1
+    healed = cache.kernel(dots.l1.py_func)
+    assert healed(values) == 10
+    assert sum(healed.stats.cache_hits.values()) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_FOLDER", tmp_path)
+    compiled = cache.kernel(dots.l1.py_func)
+    shutil.rmtree(tmp_path)
+    tmp_path.touch()
+    assert compiled(np.arange(5, dtype=np.float32)) == 10

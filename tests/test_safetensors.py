@@ -53,7 +53,7 @@ def test_a_header_has_exactly_these_bytes() -> None:
 HOSTILE = {
     "empty file": (b"", "too few"),
     "length past the end": (struct.pack("<Q", 1000) + b"{}", "truncated"),
-    "absurd length": (struct.pack("<Q", 1 << 40) + b"{}", "no safetensors file"),
+    "absurd length": (struct.pack("<Q", 1 << 40) + b"{}", "no file of a model"),
     "leading space": (file_of(None, raw=b" {}"), "does not start with"),
     "tab padding": (file_of(None, raw=b"{}\t"), "padded"),
     "broken JSON": (file_of(None, raw=b'{"a":}'), "not valid JSON"),
@@ -87,6 +87,12 @@ HOSTILE = {
     "size and shape differ": (file_of({"a": entry(0, 2, "F32", [1])}, b"\0\0"), "do not hold"),
     "gap": (file_of({"a": entry(0, 1), "b": entry(2, 3)}, b"\0\0\0"), "gap"),
     "overlap": (file_of({"a": entry(0, 2), "b": entry(1, 3)}, b"\0\0\0"), "overlaps"),
+    "too many tensors": (
+        file_of({f"t{k}": entry(0, 0) for k in range(100_001)}),
+        "declares 100,001 tensors; more than 100,000 are refused",
+    ),
+    "too many values": (file_of(None, raw=b'{"a":[' + b"0," * 1_000_000 + b"0]}"), "more than 1,000,000 values"),
+    "too long": (struct.pack("<Q", 32_000_001) + b"{}" + b" " * 31_999_999, "claims a header of 32,000,001 bytes"),
     "short of data": (file_of({"a": entry(0, 4)}, b"\0"), "3 bytes short"),
     "trailing bytes": (file_of({"a": entry(0, 1)}, b"\0\0"), "1 bytes follow"),
 }
@@ -113,6 +119,19 @@ def test_every_truncation_of_a_good_file_is_refused() -> None:
 def test_trailing_spaces_are_fine(padding: int) -> None:
     raw = json.dumps({"a": entry(0, 1)}).encode() + b" " * padding
     assert read(file_of(None, b"\7", raw=raw)).offsets["a"] == 8 + len(raw)
+
+
+def test_a_header_may_be_as_long_as_that_and_no_longer() -> None:
+    raw = json.dumps({"a": entry(0, 1)}).encode()
+    assert read(file_of(None, b"\7", raw=raw.ljust(32_000_000))).offsets["a"] == 32_000_008
+    with pytest.raises(FormatError, match="claims a header"):
+        read(file_of(None, b"\7", raw=raw.ljust(32_000_001)))
+
+
+@pytest.mark.parametrize("length", [*range(99_993, 100_002)])
+def test_no_length_is_special(length: int) -> None:
+    raw = json.dumps({"a": entry(0, 1)}).encode().ljust(length)
+    assert read(file_of(None, b"\7", raw=raw)).offsets["a"] == 8 + length
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12)

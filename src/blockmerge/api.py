@@ -77,10 +77,12 @@ def merge(
     """
     from blockmerge.execution import run
     from blockmerge.execution.run import thread_count
+    from blockmerge.report import published_files
     from blockmerge.sources.blobs import damaged_blobs
 
     if not isinstance(plan, Plan):
         plan = _planned(plan)
+    published_files(plan, {row.name: "" for row in plan.rows})  # if it cannot be told, find out before the work
     if verify_inputs:
         raise_all(damaged_blobs([part.folder for leaf in plan.leaves for part in leaf.parts], thread_count(threads)))
     with ExitStack() as stack:
@@ -108,39 +110,6 @@ def clean(out: str | Path) -> bool:
     from blockmerge.execution import discard
 
     return discard(Path(out).expanduser())
-
-
-def diff(
-    model1: str | Path,
-    model2: str | Path,
-    *,
-    on_event: Callable[[Event], object] | None = None,
-    threads: int | None = None,
-    quiet: bool = False,
-) -> Difference:
-    """Measure where two models differ: by tensor, by layer and block, in all. Reads both once, in constant memory.
-
-    Tensors are paired by name, through ties; vocabularies of different sizes by the rows that both have. Sums are
-    float64, in an order that depends on neither threads nor luck.
-
-    :param model1: what is measured against; folder, Hub id, or ``base+adapter``. So is ``model2``.
-    :param on_event: called with :class:`~blockmerge.execution.Started` and :class:`~blockmerge.execution.Progress`, in
-        this thread.
-    :param threads: default one per usable core.
-    :param quiet: show no progress of downloads from the Hub.
-
-    Raises :class:`~blockmerge.errors.ModelError` (quantised, broken, or changed while it was read) or
-    :class:`~blockmerge.errors.MismatchError` (no tensor can be compared).
-    """
-    from blockmerge.comparison import compare, pair_up
-    from blockmerge.execution.run import check_unchanged, thread_count
-
-    with ExitStack() as stack:
-        _, sources = _inputs(list(dict.fromkeys((str(model1), str(model2)))), stack, quiet=quiet)
-        both = sources[0], sources[-1]
-        found = compare(pair_up(*both), both, threads=thread_count(threads), emit=on_event or (lambda event: None))
-        check_unchanged(both)
-    return found
 
 
 def verify(
@@ -193,6 +162,39 @@ def _found_in(name: str, roots: Sequence[Path]) -> str:
     return "+".join(
         next((str(root / part) for root in roots if (root / part).is_dir()), part) for part in name.split("+")
     )
+
+
+def diff(
+    model1: str | Path,
+    model2: str | Path,
+    *,
+    on_event: Callable[[Event], object] | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Difference:
+    """Measure where two models differ: by tensor, by layer and block, in all. Reads both once, in constant memory.
+
+    Tensors are paired by name, through ties; vocabularies of different sizes by the rows that both have. Sums are
+    float64, in an order that depends on neither threads nor luck.
+
+    :param model1: what is measured against; folder, Hub id, or ``base+adapter``. So is ``model2``.
+    :param on_event: called with :class:`~blockmerge.execution.Started` and :class:`~blockmerge.execution.Progress`, in
+        this thread.
+    :param threads: default one per usable core.
+    :param quiet: show no progress of downloads from the Hub.
+
+    Raises :class:`~blockmerge.errors.ModelError` (quantised, broken, or changed while it was read) or
+    :class:`~blockmerge.errors.MismatchError` (no tensor can be compared).
+    """
+    from blockmerge.comparison import compare, pair_up
+    from blockmerge.execution.run import check_unchanged, thread_count
+
+    with ExitStack() as stack:
+        _, sources = _inputs(list(dict.fromkeys((str(model1), str(model2)))), stack, quiet=quiet)
+        both = sources[0], sources[-1]
+        found = compare(pair_up(*both), both, threads=thread_count(threads), emit=on_event or (lambda event: None))
+        check_unchanged(both)
+    return found
 
 
 def draw(subject: Plan | Difference, path: str | Path) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "RecipeError",
     "VerificationError",
     "listed",
+    "printable",
     "raise_all",
 ]
 
@@ -94,6 +95,13 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     """The first few of ``names`` and how many more there are, for a message."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def printable(text: str) -> str:
+    """``text`` for terminals, logs and published files: what cannot be printed (controls, half pairs) as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def raise_all(problems: Iterable[BlockmergeError]) -> None:

@@ -11,6 +11,8 @@ import click
 
 from blockmerge import __version__
 from blockmerge.cli.shell import guarded
+from blockmerge.cli.studio import studio
+from blockmerge.cli.terminal import say, show
 
 if TYPE_CHECKING:
     from blockmerge.planning import Plan
@@ -180,11 +182,11 @@ def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads:
     from blockmerge.recipes.values import parse_share
 
     share = parse_share(sample, "--sample")
-    with Display(quiet=quiet, doing="verifying", last_line=False) as show:
-        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=show)
+    with Display(quiet=quiet, doing="verifying", last_line=False) as listen:
+        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=listen)
     raise_all(blockmerge.VerificationError(f"{out}: {line}") for line in found.differing)
     again = f", {found.recomputed} of them computed again from the inputs" if inputs else ""
-    click.echo(f"{out}: {found.tensors} tensors are as they were written{again}")
+    show(f"{out}: {found.tensors} tensors are as they were written{again}")
 
 
 @main.command()
@@ -194,7 +196,7 @@ def clean(out: str) -> None:
     """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
     import blockmerge
 
-    click.echo(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
+    show(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
 
 
 @main.command()
@@ -206,7 +208,7 @@ def inspect(model: str, as_json: bool) -> None:
     import blockmerge
 
     seen = blockmerge.inspect(model)
-    click.echo(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
+    show(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
 
 
 @main.command()
@@ -241,11 +243,11 @@ def diff(
     warm_up()
     if plot is not None:
         encoder(plot)  # a wrong ending is told before everything is read
-    with Display(quiet=quiet, doing="comparing", last_line=False) as show:
-        found = blockmerge.diff(model1, model2, on_event=show, quiet=quiet, threads=threads)
+    with Display(quiet=quiet, doing="comparing", last_line=False) as listen:
+        found = blockmerge.diff(model1, model2, on_event=listen, quiet=quiet, threads=threads)
     if plot is not None:
         blockmerge.draw(found, plot)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
+    show(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
 
 
 @main.group()
@@ -275,12 +277,12 @@ def extract(model: str, base: str, out: str, quiet: bool, as_json: bool, **how: 
     import blockmerge
     from blockmerge.cli.progress import Display
 
-    with Display(quiet=quiet, doing="extracting", last_line=False) as show:
-        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=show, **how)
+    with Display(quiet=quiet, doing="extracting", last_line=False) as listen:
+        result = blockmerge.extract_lora(model, base, out, quiet=quiet, on_event=listen, **how)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        show(json.dumps(result.to_json(), indent=2))
     elif not quiet:
-        click.echo(str(result))
+        show(str(result))
 
 
 @main.command()
@@ -289,7 +291,7 @@ def methods() -> None:
     """List the merge methods: what each does, its equation, paper and parameters."""
     from blockmerge.report import methods_text
 
-    click.echo(methods_text())
+    show(methods_text())
 
 
 @main.command()
@@ -299,7 +301,7 @@ def schema(dialect: str | None) -> None:
     """Print the JSON Schema of recipes, of one DIALECT or of all, for editors that complete and check YAML."""
     from blockmerge.recipes.schema import schema as make
 
-    click.echo(json.dumps(make(dialect), indent=2))
+    show(json.dumps(make(dialect), indent=2))
 
 
 @main.command()
@@ -311,6 +313,9 @@ def demo(out: Path | None, overwrite: bool) -> None:
     from blockmerge.cli.demo import demonstrate
 
     demonstrate(out, overwrite=overwrite)
+
+
+main.add_command(studio)
 
 
 def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, **how: Any) -> None:
@@ -325,14 +330,14 @@ def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = Non
         blockmerge.draw(planned, plot)
     if not quiet:
         _remark(planned)
-    with Display(quiet=quiet) as show:
-        blockmerge.merge(planned, out, on_event=show, **how)
+    with Display(quiet=quiet) as listen:
+        blockmerge.merge(planned, out, on_event=listen, **how)
 
 
 def _remark(planned: Plan) -> None:
     for kind, lines in (("warning", planned.warnings), ("note", planned.notes)):
         for line in lines:
-            click.echo(f"{kind}: {line}", err=True)
+            say(f"{kind}: {line}")
 
 
 def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
@@ -341,4 +346,4 @@ def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
     planned = blockmerge.plan(recipe)
     if plot is not None:
         blockmerge.draw(planned, plot)
-    click.echo(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))
+    show(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-import click
-
+from blockmerge.cli.terminal import abandon, say, show
 from blockmerge.execution import Event, Finished, Progress, Publishing, Started
 from blockmerge.planning.explain import size_text
 
@@ -39,8 +39,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
 
     def _silent(self, event: Event) -> None:
         del event
@@ -57,10 +61,12 @@ class Display:
             if self._bar is not None:
                 self._bar.update(self._task, description="saving", completed=self._total)
         elif isinstance(event, Finished):
-            if self._bar is not None:
-                self._bar.stop()
+            self._stop_bar()
             if self._last_line:
-                click.echo(summary(event))
+                try:
+                    show(summary(event))
+                except OSError:  # the model is there, whoever listens
+                    abandon(sys.stdout)
 
     def _start_bar(self) -> None:
         from rich.console import Console
@@ -76,7 +82,8 @@ class Display:
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self._doing, total=self._total)
-        self._bar.start()
+        with suppress(OSError):
+            self._bar.start()
 
     def _progress(self, event: Progress) -> None:
         done = event.bytes_read if self._reads else event.bytes_written
@@ -84,7 +91,7 @@ class Display:
             self._bar.update(self._task, completed=done)
         elif event.seconds >= self._next_line + _LINE_EVERY:
             self._next_line = event.seconds
-            click.echo(f"{self._doing}: {_line(done, self._total, event.seconds)}", err=True)
+            say(f"{self._doing}: {_line(done, self._total, event.seconds)}")
 
 
 def _line(done: int, total: int, seconds: float) -> str:

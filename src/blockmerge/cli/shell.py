@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, ParamSpec
 
 import click
 
+from blockmerge.cli import terminal
 from blockmerge.errors import BlockmergeError, Problems
 
 __all__ = ["guarded"]
 
 P = ParamSpec("P")
+_MOST_PROBLEMS = 50
 
 
 class _Terminated(BaseException):
@@ -30,20 +33,45 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         debug = bool(kwargs.pop("debug", False))
-        if hasattr(signal, "SIGTERM"):
-            signal.signal(signal.SIGTERM, _terminate)
-        try:
-            command(*args, **kwargs)
-        except BaseException as error:
-            if debug or isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort | SystemExit):
-                raise
-            _leave(error)
+        terminal.prepare()
+        with _signals():
+            try:
+                command(*args, **kwargs)
+            except BaseException as error:
+                if debug or isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort | SystemExit):
+                    raise
+                _leave(error)
 
     return run
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+@contextmanager
+def _signals() -> Generator[None]:
+    """Let the first Ctrl-C or SIGTERM stop what is done here. While that is cleaned up, the second one only says so.
+
+    From the third on they are obeyed again: a disk that hangs must not hold anybody.
+    """
+    arrived = 0
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 2:
+            _say("cleaning up, a moment")
+            return
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave(error: BaseException) -> NoReturn:
@@ -54,17 +82,20 @@ def _leave(error: BaseException) -> NoReturn:
         _say(_with_notes("terminated; nothing was published", error))
         sys.exit(143)
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.abandon(sys.stdout)
         sys.exit(0)
     if isinstance(error, Problems):
-        for problem in error.problems:
+        for problem in error.problems[:_MOST_PROBLEMS]:
             _say(str(problem))
+        if len(error.problems) > _MOST_PROBLEMS:
+            _say(f"and {len(error.problems) - _MOST_PROBLEMS} more problems")
         sys.exit(error.exit_code)
     if isinstance(error, BlockmergeError):
         _say(_with_notes(str(error), error))
         sys.exit(error.exit_code)
     if isinstance(error, OSError):
         _say(_with_notes(f"the system says: {error}", error))
+        terminal.abandon(sys.stdout)
         sys.exit(1)
     if isinstance(error, MemoryError):
         _say("out of memory; close other programs or use fewer --threads")
@@ -79,4 +110,4 @@ def _with_notes(line: str, error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    click.echo(f"blockmerge: {' '.join(line.split())}", err=True)
+    terminal.say(f"blockmerge: {line}")

@@ -52,7 +52,7 @@ def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, over
     target = _resolved(out)
     for source in [_resolved(part.folder) for part in inputs]:
         for place in (target, _partial(target)):
-            if place == source or place in source.parents or source in place.parents:
+            if _is_within(place, source) or _is_within(source, place):
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
     if out.exists() or out.is_symlink():
         _check_replaceable(out, overwrite=overwrite)
@@ -75,6 +75,18 @@ def _resolved(path: Path) -> Path:
         return path.expanduser().resolve()
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{path}: is no usable path: {error}") from error
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is ``folder`` or lies inside it, under whatever name: mounts and large letters mean nothing."""
+    return any(_is_same(place, folder) for place in (path, *path.parents))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # one of them is not there yet
+        return False
 
 
 def _partial(out: Path) -> Path:
@@ -162,10 +174,11 @@ def discard(out: Path) -> bool:
     """
     folder = _partial(_resolved(out))
     journal = _journal_of(folder)
-    if not journal.exists():
-        if folder.exists():
-            raise OutputError(f"{folder}: was not left by a merge, and is not removed")
-        return False
+    with _told(folder):
+        if not journal.exists():
+            if folder.exists():
+                raise OutputError(f"{folder}: was not left by a merge, and is not removed")
+            return False
     with _told(folder), system.locked(journal) as file:
         if file is None:
             raise OutputError(f"{out}: a merge is writing it at this moment; stop that one first")
@@ -336,14 +349,15 @@ class PartialModel:
         What it left is tidied then.
         """
         path = _journal_of(self._folder)
-        if not path.exists() or not self._out.exists():
-            return False
-        with system.locked(path) as file:
-            noted = None if file is None else Journal(file).read()
-            if noted is None or _other(noted.key, key) or noted.folder != self._out.stat().st_ino:
+        with _told(self._out):
+            if not path.exists() or not self._out.exists():
                 return False
-            self._tidy(self._folder)
-            return True
+            with system.locked(path) as file:
+                noted = None if file is None else Journal(file).read()
+                if noted is None or _other(noted.key, key) or noted.folder != self._out.stat().st_ino:
+                    return False
+                self._tidy(self._folder)
+                return True
 
     def _put(self, name: str, content: bytes) -> None:
         path = self._folder / name

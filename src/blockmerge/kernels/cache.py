@@ -2,7 +2,8 @@
 
 numba notices a change in the file of a kernel but not in the helpers it calls from other files, and would run a
 stale kernel. So the folder carries a hash of all kernel sources. Where no folder can be written, kernels are compiled
-anew in each process, which costs a second and changes nothing else.
+anew in each process, which costs a second and changes nothing else. The same goes for a file that a crash or a full
+disk left incomplete: each carries a digest, for machine code with a hole in it would run.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 __all__ = ["kernel"]
 
@@ -47,6 +50,41 @@ def _usable_folder() -> Path | None:
 _FOLDER = _usable_folder()
 
 
+class _SealedFile(IndexDataCacheFile):
+    """numba's files, with a digest behind what they hold; its reader stops before that."""
+
+    def _dump(self, obj: Any) -> bytes:
+        content = super()._dump(obj)
+        return content + hashlib.sha256(content).digest()
+
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+            raise ValueError("damaged")
+        return super()._load_data(name)
+
+
+class _Cache(FunctionCache):
+    """numba's cache, but what cannot be read is forgotten and what cannot be written is not kept."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _SealedFile(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged pickle raises anything
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(Exception):  # the index may be damaged, and of those that cannot be replaced
+            super().save_overload(sig, data)
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at first use, without the GIL, and keep the result on disk where that is possible.
 
@@ -55,9 +93,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     if _FOLDER is None:
         return numba.njit(nogil=True, error_model="numpy")(function)
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_FOLDER)
     try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        compiled._cache = _Cache(function)
     finally:
         numba.config.CACHE_DIR = before
+    return compiled

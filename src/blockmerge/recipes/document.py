@@ -6,6 +6,7 @@ but counted, so a file of nested aliases ends in an error, not in memory.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,20 +17,26 @@ from typing import TypeVar
 
 import yaml
 
-from blockmerge.errors import BlockmergeError, RecipeError, raise_all
+from blockmerge.errors import BlockmergeError, RecipeError, printable, raise_all
+from blockmerge.formats.regular import open_regular
 
 __all__ = ["Document", "Node"]
 
 MAX_BYTES = 200_000
 MAX_NODES = 200_000
 MAX_DOCUMENTS = 100
+MAX_DIGITS = 300
 T = TypeVar("T")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, TypeError)
 """What PyYAML raises over values that do not fit the tag they bear."""
 
 
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 """Numbers that YAML 1.1 takes for text unless they hold a point and a sign: 1e-5."""
+
+
+_SURROGATE = re.compile(r"\\(u|U0000)[dD][89a-fA-F]")
 
 
 class Document:
@@ -49,9 +56,11 @@ class Document:
         """The documents that ``text`` holds, at least one. Raises :class:`RecipeError`."""
         if len(text) > MAX_BYTES:
             raise RecipeError(f"{name}: larger than {MAX_BYTES:,} bytes; this is no recipe")
+        if _SURROGATE.search(text):
+            raise RecipeError(f"{name}: spells half of a surrogate pair, which is no text; write the character itself")
         try:
             roots: list[yaml.Node] = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        except (yaml.YAMLError, RecursionError) as error:
+        except (*_UNREADABLE, RecursionError) as error:
             raise RecipeError(f"{name}{_line_of(error)}: not valid YAML: {_reason(error)}") from error
         roots = [root for root in roots if root.value != ""]  # what a line of --- at either end leaves
         if not 0 < len(roots) <= MAX_DOCUMENTS:
@@ -65,7 +74,7 @@ class Document:
     def read(cls, path: Path) -> list[Document]:
         """The documents in the file at ``path``. Raises :class:`RecipeError`."""
         try:
-            with path.open(encoding="utf-8") as file:
+            with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
                 return cls.parse(file.read(MAX_BYTES + 1), str(path))
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
@@ -96,7 +105,7 @@ class Node:
     @property
     def place(self) -> str:
         """File and line without a folder, for what is published."""
-        return f"{Path(self._document.name).name}:{self._node.start_mark.line + 1}"
+        return f"{printable(Path(self._document.name).name)}:{self._node.start_mark.line + 1}"
 
     @property
     def where(self) -> str:
@@ -192,6 +201,9 @@ class Node:
         """A single value as YAML reads it; a list or mapping is a problem."""
         if not isinstance(self._node, yaml.ScalarNode):
             self.problem("needs a single value here")
+            return None
+        if len(self._node.value) > MAX_DIGITS and self._node.tag in _NUMBERS:
+            self.problem(f"is a number of {len(self._node.value):,} digits")
             return None
         try:
             value: object = yaml.SafeLoader("").construct_object(self._node, deep=True)  # pyright: ignore[reportUnknownMemberType]

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from blockmerge.errors import printable
 from blockmerge.methods import METHODS
 from blockmerge.planning import InputModel, Plan
 from blockmerge.recipes import Arithmetic, to_yaml
@@ -26,7 +27,7 @@ def model_card(plan: Plan) -> str:
     """The text of README.md: front matter that the Hub reads, the picture, the recipe, the inputs."""
     sections = [
         f"---\n{_front_matter(plan.leaves)}---",
-        "# " + " × ".join(model.label for model in plan.leaves),
+        "# " + " × ".join(_escaped(model.label) for model in plan.leaves),
         *_how(plan),
         _inputs_table(plan),
         f"Arithmetic: {_ARITHMETIC[plan.recipe.arithmetic]}. Weights are stored in {plan.dtype}.",
@@ -102,4 +103,4 @@ def _remarks(title: str, lines: Iterable[str]) -> str:
 
 def _escaped(text: str) -> str:
     """Text of strangers inside Markdown: on one line, no table cell, no HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return printable(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")

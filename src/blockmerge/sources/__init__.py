@@ -9,7 +9,7 @@ from blockmerge.sources.adapter import ADAPTER_WEIGHTS, AdapterSource
 from blockmerge.sources.base import Fingerprint, Source
 from blockmerge.sources.card import read_card
 from blockmerge.sources.local import LocalSource
-from blockmerge.sources.locate import locate, open_model
+from blockmerge.sources.locate import is_hub_id, locate, open_model, parts_of
 from blockmerge.sources.location import ModelLocation
 from blockmerge.sources.memory import MemorySource
 from blockmerge.sources.small import SmallFile
@@ -23,7 +23,9 @@ __all__ = [
     "ModelLocation",
     "SmallFile",
     "Source",
+    "is_hub_id",
     "locate",
     "open_model",
+    "parts_of",
     "read_card",
 ]

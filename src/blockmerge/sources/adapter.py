@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
-from blockmerge.errors import ModelError, listed
+from blockmerge.errors import ModelError, listed, printable
 from blockmerge.sources.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from blockmerge.sources.adapter_layout import Layout, Product, lay_out_adapter
 from blockmerge.sources.base import Fingerprint
@@ -64,7 +64,8 @@ class AdapterSource:
         self._options = read_adapter_config(folder)
         self._watched = {ADAPTER_CONFIG: identity(folder / ADAPTER_CONFIG)}
         self._path = folder
-        self.label = label or f"{base.label}+{folder.resolve().name}"
+        self.label = label or f"{base.label}+{printable(folder.resolve().name)}"
+        own = small_files(folder)
         self._shard = _open_weights(folder)
         with ExitStack() as stack:
             stack.callback(self._shard.file.close)
@@ -73,8 +74,8 @@ class AdapterSource:
             stack.pop_all()
         self.specs: Mapping[str, TensorSpec] = self._layout.specs
         self.config: Mapping[str, Any] = _adapted_config(base.config, self._layout)
-        own_tokenizer = _tokenizers_differ(folder, base.folder)
-        self.files: Mapping[str, SmallFile] = _files(folder if own_tokenizer else base.folder, base, self.config)
+        own_tokenizer = _tokenizers_differ(own, base.files)
+        self.files: Mapping[str, SmallFile] = _files(own if own_tokenizer else base.files, base, self.config)
         pickled = pickles_read([self._shard.path.name])
         self.remarks = (*base.remarks, *pickled, *_remarks(self._layout, self._options, own_tokenizer))
         self._guard = threading.Lock()
@@ -234,17 +235,17 @@ def _adapted_config(config: Mapping[str, Any], layout: Layout) -> Mapping[str, A
     return adapted
 
 
-def _files(folder: Path, base: LocalSource, config: Mapping[str, Any]) -> Mapping[str, SmallFile]:
-    """The small files in ``folder``; config.json is the base's, unless the adapter changes it."""
-    files = {name: file for name, file in small_files(folder).items() if name != "config.json"}
+def _files(found: Mapping[str, SmallFile], base: LocalSource, config: Mapping[str, Any]) -> Mapping[str, SmallFile]:
+    """The small files ``found``; config.json is the base's, unless the adapter changes it."""
+    files = {name: file for name, file in found.items() if name != "config.json"}
     return files if config != base.config else {**files, "config.json": base.files["config.json"]}
 
 
-def _tokenizers_differ(folder: Path, base: Path) -> bool:
+def _tokenizers_differ(own: Mapping[str, SmallFile], base: Mapping[str, SmallFile]) -> bool:
     """Whether the adapter brings a tokenizer that is not its base's."""
     for name in _TOKENIZERS:
-        if (folder / name).is_file():
-            return not (base / name).is_file() or (folder / name).read_bytes() != (base / name).read_bytes()
+        if name in own:
+            return name not in base or own[name].read() != base[name].read()
     return False
 
 

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import yaml
 
+from blockmerge.formats.regular import open_regular
+
 __all__ = ["read_card"]
 
 _CARRIED = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "base_model")
@@ -16,7 +18,7 @@ _MAX_BYTES = 64_000
 def read_card(folder: Path | None) -> dict[str, Any]:
     """The carried-over keys of the front matter of ``folder``'s README.md; empty if there is none or it is broken."""
     try:
-        with ((folder or Path()) / "README.md").open("rb") as file:
+        with open_regular((folder or Path()) / "README.md") as file:
             text = file.read(_MAX_BYTES).decode("utf-8", errors="replace").replace("\r\n", "\n")
     except OSError:
         return {}
@@ -33,9 +35,10 @@ def read_card(folder: Path | None) -> dict[str, Any]:
 
 
 def _plain(value: object) -> bool:
-    """A text, or a short list of texts."""
+    """A text that can be shown, or a short list of such texts."""
     entries: list[object] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
-    return 0 < len(entries) <= 100 and all(isinstance(entry, str) and len(entry) <= 300 for entry in entries)
+    texts = [entry for entry in entries if isinstance(entry, str) and len(entry) <= 300 and entry.isprintable()]
+    return 0 < len(entries) == len(texts) <= 100
 
 
 class _NoAliases(yaml.SafeLoader):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blockmerge.errors import FormatError, ModelError, listed
+from blockmerge.errors import FormatError, ModelError, listed, printable
 from blockmerge.formats import safetensors, torchfile
 from blockmerge.formats.jsonfile import read_object
-from blockmerge.formats.safetensors import Header
+from blockmerge.formats.regular import open_regular
+from blockmerge.formats.safetensors import Header, check_name
 from blockmerge.sources.base import Fingerprint
 from blockmerge.sources.positional import PositionalFile, identity, raise_file_limit
 from blockmerge.sources.small import SmallFile, small_files
@@ -63,7 +65,7 @@ class LocalSource:
 
     def __init__(self, folder: Path, label: str | None = None) -> None:
         self.folder = folder
-        self.label = label or folder.resolve().name
+        self.label = label or printable(folder.resolve().name)
         if not folder.is_dir():
             raise ModelError(f"{folder}: there is no such folder")
         raise_file_limit()
@@ -116,7 +118,7 @@ class LocalSource:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ModelError(f"{folder}: has no config.json; a model folder needs one, as transformers saves it")
     return read_object(path, max_bytes=10_000_000)
 
@@ -136,7 +138,7 @@ def pickles_read(names: Iterable[str]) -> Iterator[str]:
 
 
 def _weights_in(folder: Path) -> list[str]:
-    return sorted(path.name for kind in _KINDS for path in folder.glob(kind))
+    return sorted(path.name for kind in _KINDS for path in folder.glob(kind) if path.exists())
 
 
 def _main_file(folder: Path) -> str:
@@ -169,6 +171,7 @@ def weight_map(index: Path) -> dict[str, str]:
     for name, shard in entries.items():  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(name, str) or not isinstance(shard, str) or not _plain(shard, suffix):
             raise FormatError(f"{index}: {str(shard)[:80]!r} is no plain name of a {suffix} file")  # pyright: ignore[reportUnknownArgumentType]
+        check_name(name, str(index))
         shards[name] = shard
     return shards
 
@@ -194,7 +197,7 @@ def open_shard(path: Path) -> Shard:
     known = identity(path)
     read_header = safetensors.read_header if path.suffix == ".safetensors" else torchfile.read_header
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = read_header(file, known[0], str(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error

@@ -6,12 +6,12 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
-from blockmerge.errors import ModelError
+from blockmerge.errors import ModelError, printable
 from blockmerge.sources.adapter import AdapterSource
 from blockmerge.sources.local import LocalSource
 from blockmerge.sources.location import ModelLocation
 
-__all__ = ["locate", "open_model"]
+__all__ = ["is_hub_id", "locate", "open_model", "parts_of"]
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
@@ -26,13 +26,22 @@ def locate(reference: str, *, quiet: bool = False) -> ModelLocation:
 
     Raises :class:`ModelError` if there is no such folder, or the Hub refuses or cannot be reached.
     """
-    if "+" in reference and not _is_there(reference):
-        base, adapter = _split(reference)
-        found = _locate(base, adapter=False, quiet=quiet)
-        return ModelLocation(
-            found.folder, found.label, found.revision, adapter=_locate(adapter, adapter=True, quiet=quiet)
-        )
-    return _locate(reference, adapter=False, quiet=quiet)
+    base, *adapters = parts_of(reference)
+    found = _locate(base, adapter=False, quiet=quiet)
+    for adapter in adapters:
+        part = _locate(adapter, adapter=True, quiet=quiet)
+        found = ModelLocation(found.folder, found.label, found.revision, adapter=part)
+    return found
+
+
+def parts_of(reference: str) -> tuple[str, ...]:
+    """The model that ``reference`` names, and its adapter if it names one. Raises :class:`ModelError`."""
+    return _split(reference) if "+" in reference and not _is_there(reference) else (reference,)
+
+
+def is_hub_id(reference: str) -> bool:
+    """Whether ``reference`` is looked for on the Hub: it reads like an id, and no folder is called so."""
+    return not _is_there(reference) and _HUB_ID.fullmatch(reference) is not None
 
 
 def _locate(reference: str, *, adapter: bool, quiet: bool) -> ModelLocation:
@@ -43,7 +52,7 @@ def _locate(reference: str, *, adapter: bool, quiet: bool) -> ModelLocation:
     except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, unsearchable, NUL
         raise ModelError(f"{reference}: is no usable path: {error}") from error
     if is_folder:
-        return ModelLocation(folder, folder.resolve().name)
+        return ModelLocation(folder, printable(folder.resolve().name))
     if found:
         files = "adapter_config.json and the adapter" if adapter else "config.json and the weights"
         raise ModelError(f"{reference}: is a file; give the folder that holds {files}")

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from blockmerge.errors import FormatError, ModelError
+from blockmerge.formats.regular import regular_descriptor
 
 __all__ = ["PositionalFile", "identity", "raise_file_limit"]
 
@@ -91,6 +92,6 @@ class PositionalFile:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return regular_descriptor(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be opened: {error.strerror}") from error

@@ -1,0 +1,81 @@
+// Putting the page together.
+
+import * as api from "./api.js";
+import { byId, h } from "./dom.js";
+import { editor } from "./editor.js";
+import { merges } from "./merges.js";
+import { methodChoice, methodForm } from "./methods.js";
+import { models } from "./models.js";
+import { plan } from "./plan.js";
+import { isPlain } from "./recipes.js";
+import { result } from "./result.js";
+import * as store from "./store.js";
+import * as sync from "./sync.js";
+import { theme } from "./theme.js";
+import { trial } from "./trial.js";
+import { recipe } from "./yaml.js";
+
+besideOrBelow();
+byId("theme").append(theme());
+byId("models-body").append(models());
+byId("method-choice").append(history(), methodChoice());
+byId("shape-body").append(shape());
+byId("plan-body").append(plan());
+byId("merges-body").append(merges());
+byId("result-body").append(result());
+byId("recipe-body").append(recipe());
+byId("try-body").append(trial());
+
+try {
+  const [start, { models: found }] = await Promise.all([api.get("/api/start"), api.get("/api/models")]);
+  store.set({ start, found });
+  store.begin({ ...store.get("form"), models: firstTwo(found) });
+  sync.start();
+} catch (error) {
+  byId("models-body").prepend(h("p", { class: "problem", role: "alert" }, error.message));
+}
+
+/** The recipe stands beside the work, or, where there is no room, below the curve: there in the order of reading too. */
+function besideOrBelow() {
+  const aside = document.querySelector("aside");
+  const narrow = matchMedia("(max-width: 1120px)");
+  const place = () => (narrow.matches ? byId("shape").after(aside) : document.querySelector("main").append(aside));
+  narrow.addEventListener("change", place);
+  place();
+}
+
+/** To begin with: the first two models of the roots, or the examples. */
+function firstTwo(found) {
+  const own = found.filter((model) => model.place !== "examples");
+  return (own.length >= 2 ? own : found).slice(0, 2).map((model) => model.reference);
+}
+
+/** The gradient's editor, or the form of another method. */
+function shape() {
+  const curve = editor();
+  const form = methodForm();
+  store.watch(["form"], () => {
+    const now = store.get("form");
+    const gradient = (now.method ?? "gradient") === "gradient" && isPlain(now);
+    curve.hidden = !gradient;
+    form.hidden = gradient;
+  });
+  return h("div", {}, curve, form);
+}
+
+function history() {
+  const back = h("button", { type: "button", class: "quiet", title: "Undo (Ctrl+Z)", onclick: store.undo }, "Undo");
+  const forth = h("button", { type: "button", class: "quiet", title: "Redo (Ctrl+Shift+Z)", onclick: store.redo }, "Redo");
+  store.watch(["form"], () => {
+    back.disabled = !store.canUndo();
+    forth.disabled = !store.canRedo();
+  });
+  document.addEventListener("keydown", (event) => {
+    const written = event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement;
+    if (written || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
+    event.preventDefault();
+    if (event.shiftKey) store.redo();
+    else store.undo();
+  });
+  return h("span", { class: "row" }, back, forth);
+}
