@@ -359,6 +359,13 @@ def test_a_root_must_be_a_folder(tmp_path: Path) -> None:
         Roots([tmp_path / "nothing"])
 
 
+def test_a_pickle_is_not_loaded_for_trying(page: TestClient, root: Path) -> None:
+    pytest.importorskip("transformers")
+    (root / "code" / "model.safetensors").rename(root / "code" / "pytorch_model.bin")
+    answer = page.post("/api/ask", json={"reference": "code", "prompt": "x"})
+    assert "cannot load it" in answer.text and "safetensors" in answer.text
+
+
 def test_code_in_a_model_folder_does_not_run(page: TestClient, root: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     config = json.loads((root / "code" / "config.json").read_text())

@@ -374,6 +374,9 @@ def test_a_merge_from_the_page(page: Page, root: Path) -> None:
     page.get_by_role("button", name="Merge", exact=True).click()
     expect(page.locator(".badge")).to_have_text("done", timeout=30_000)
     expect(page.get_by_label("Folder for the merged model")).to_have_value("made-2")
+    page.get_by_role("button", name="Model 2: prose").click()
+    page.get_by_role("button", name="made", exact=False).and_(page.locator(".choice")).click()
+    settled(page, models=["code", "made"])
     blockmerge.merge(blockmerge.gradient("code", "prose", values=[0.0, 1.0]), "same")
     assert (root / "made" / "model.safetensors").read_bytes() == (root / "same" / "model.safetensors").read_bytes()
 
