@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["blockmerge"]):
 
 __all__ = ["TARGETS"]
 
-SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
 def file(data: bytes) -> None:

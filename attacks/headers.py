@@ -31,6 +31,21 @@ def many(folder: Path) -> None:
     header(folder, {f"t{k}": u8(k, k + 1) for k in range(200_000)}, data=200_000)
 
 
+@attack("99,999 tensors, as many as are read")
+def most(folder: Path) -> None:
+    header(folder, {f"t{k}": u8(k, k + 1) for k in range(99_999)}, data=99_999)
+
+
+@attack("metadata of as many values as are read")
+def notes(folder: Path) -> None:
+    header(folder, {"__metadata__": {f"{k:x}": "" for k in range(999_000)}, "a": u8(0, 1)}, data=1)
+
+
+@attack("a name of 30 MB that takes four times as much in memory")
+def wide(folder: Path) -> None:
+    header(folder, '{"\U0001f600'.encode() + b"a" * 30_000_000 + b'":{}}')
+
+
 @attack("ten million empty lists")
 def lists(folder: Path) -> None:
     header(folder, b'{"a":[' + b"[]," * 10_000_000 + b"[]]}")

@@ -592,3 +592,13 @@ def test_an_empty_tensor_of_a_huge_shape_is_no_trouble(tmp_path: Path) -> None:
         models.save(tmp_path / name, content)
     assert gradient(tmp_path / "first", tmp_path / "second").exit_code == 0
     assert models.read(tmp_path / "out")["model.empty.weight"][1].shape == (2**40, 0)
+
+
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_journal_that_is_none_is_left_alone(pair: tuple[Path, Path], what: str) -> None:
+    folder = pair[0].parent
+    (folder / "mine").write_text("precious")
+    journal = folder / "out.partial.journal"
+    os.mkfifo(journal) if what == "pipe" else journal.symlink_to("mine")
+    refused(gradient(*pair), 6, "cannot be written")
+    assert (folder / "mine").read_text() == "precious"

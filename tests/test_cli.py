@@ -20,7 +20,8 @@ from blockmerge.cli import main
 from blockmerge.cli.original import main as original
 from blockmerge.dtypes import F32
 
-ENTRY = "from blockmerge.cli import main; main()"
+ENTRY = """import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background
+from blockmerge.cli import main; main()"""
 
 
 @pytest.fixture

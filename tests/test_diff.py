@@ -199,6 +199,18 @@ def test_ties_count_once_and_reach_across() -> None:
     assert len(difference(twice, twice, tie_word_embeddings=True).tensors) == len(tied)
 
 
+def test_a_model_with_an_adapter_is_a_model(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    base, finetune = pair
+    blockmerge.extract_lora(finetune, base, tmp_path / "adapter", rank=16, save_embeddings=True)
+    adapted = blockmerge.diff(finetune, f"{base}+{tmp_path / 'adapter'}")
+    before = blockmerge.diff(finetune, base)
+    assert adapted.models == ("second", "first+adapter")
+    for tensor, other in zip(adapted.tensors, before.tensors, strict=True):
+        changed = "norm" not in tensor.name
+        assert (tensor.statistics.relative < 1e-2) == changed, tensor.name
+        assert changed or tensor.statistics == other.statistics
+
+
 def test_the_command_prints_what_python_finds(pair: tuple[Path, Path]) -> None:
     models = [str(path) for path in pair]
     found = blockmerge.diff(*pair)

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -274,6 +275,7 @@ def test_coverage_guided(tmp_path: Path, target: str) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("needs atheris")
     command = [sys.executable, str(FUZZ), target, "--runs", str(RUNS[target])]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    scratch = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=scratch, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"Done {RUNS[target]} runs" in done.stderr

@@ -372,8 +372,10 @@ def test_two_hundred_kills_at_random_times(merging: tuple[list[str], Path]) -> N
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-            continue
-        assert process.returncode == 0
+            if stray(folder) or not (folder / "out").exists():
+                continue
+        else:
+            assert process.returncode == 0
         assert contents(folder / "out") == expected
         assert stray(folder) == []
         shutil.rmtree(folder / "out")

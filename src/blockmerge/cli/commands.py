@@ -182,11 +182,11 @@ def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads:
     from blockmerge.recipes.values import parse_share
 
     share = parse_share(sample, "--sample")
-    with Display(quiet=quiet, doing="verifying", last_line=False) as show:
-        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=show)
+    with Display(quiet=quiet, doing="verifying", last_line=False) as listen:
+        found = blockmerge.verify(out, inputs=inputs, sample=share, roots=roots, threads=threads, on_event=listen)
     raise_all(blockmerge.VerificationError(f"{out}: {line}") for line in found.differing)
     again = f", {found.recomputed} of them computed again from the inputs" if inputs else ""
-    click.echo(f"{out}: {found.tensors} tensors are as they were written{again}")
+    show(f"{out}: {found.tensors} tensors are as they were written{again}")
 
 
 @main.command()
@@ -196,7 +196,7 @@ def clean(out: str) -> None:
     """Discard what an interrupted merge into OUT left; the model at OUT, if there is one, stays."""
     import blockmerge
 
-    click.echo(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
+    show(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
 
 
 @main.command()
@@ -243,11 +243,11 @@ def diff(
     warm_up()
     if plot is not None:
         encoder(plot)  # a wrong ending is told before everything is read
-    with Display(quiet=quiet, doing="comparing", last_line=False) as show:
-        found = blockmerge.diff(model1, model2, on_event=show, quiet=quiet, threads=threads)
+    with Display(quiet=quiet, doing="comparing", last_line=False) as listen:
+        found = blockmerge.diff(model1, model2, on_event=listen, quiet=quiet, threads=threads)
     if plot is not None:
         blockmerge.draw(found, plot)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
+    show(json.dumps(found.to_json(), indent=2) if as_json else found.text(by))
 
 
 @main.group()

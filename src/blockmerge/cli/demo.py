@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-import click
+from blockmerge.cli.terminal import show
 
 __all__ = ["demonstrate"]
 
@@ -26,19 +26,19 @@ def _demonstrate(target: Path, *, kept: bool, overwrite: bool) -> None:
     from blockmerge.demo.measure import KINDS, MODELS, losses
     from blockmerge.planning.explain import gradient_chart
 
-    click.echo("Two finetunes of one tiny Llama: model 1 learned code, model 2 learned prose.")
-    click.echo("A gradient blends them: model 1 at both ends, model 2 in the middle.\n")
+    show("Two finetunes of one tiny Llama: model 1 learned code, model 2 learned prose.")
+    show("A gradient blends them: model 1 at both ends, model 2 in the middle.\n")
     plan = blockmerge.plan(blockmerge.gradient(*(str(MODELS[kind]) for kind in KINDS), values=VALUES))
-    click.echo(gradient_chart(plan) + "\n")
+    show(gradient_chart(plan) + "\n")
     finished = blockmerge.merge(plan, target, overwrite=overwrite)
     if kept:
-        click.echo(summary(finished) + "\n")
-    click.echo("Loss on text that none of them has seen, in nats per byte (lower is better):\n")
-    click.echo(f"{'':<10}" + "".join(f"{kind:>8}" for kind in (*KINDS, "mean")))
+        show(summary(finished) + "\n")
+    show("Loss on text that none of them has seen, in nats per byte (lower is better):\n")
+    show(f"{'':<10}" + "".join(f"{kind:>8}" for kind in (*KINDS, "mean")))
     models = {"model 1": MODELS[KINDS[0]], "model 2": MODELS[KINDS[1]], "the blend": finished.path}
     for name, folder in models.items():
         found = losses(folder)
         figures = [found[kind] for kind in KINDS]
-        click.echo(f"{name:<10}" + "".join(f"{value:>8.3f}" for value in (*figures, sum(figures) / len(figures))))
+        show(f"{name:<10}" + "".join(f"{value:>8.3f}" for value in (*figures, sum(figures) / len(figures))))
     if not kept:
-        click.echo("\nblockmerge demo --out FOLDER keeps the blend; blockmerge gradient --help merges your own.")
+        show("\nblockmerge demo --out FOLDER keeps the blend; blockmerge gradient --help merges your own.")

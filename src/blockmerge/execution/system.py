@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import stat
 import sys
 from collections.abc import Generator
 from functools import cache
@@ -100,9 +102,10 @@ def locked(path: Path) -> Generator[IO[bytes] | None]:
     None if another one holds it. The file that was locked must still be the one that bears the name: the holder before
     us may have removed it.
     """
-    with os.fdopen(
-        os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0
-    ) as file:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         yield file if _locked(file) and _is_at(file, path) else None
 
 

@@ -174,10 +174,11 @@ def discard(out: Path) -> bool:
     """
     folder = _partial(_resolved(out))
     journal = _journal_of(folder)
-    if not journal.exists():
-        if folder.exists():
-            raise OutputError(f"{folder}: was not left by a merge, and is not removed")
-        return False
+    with _told(folder):
+        if not journal.exists():
+            if folder.exists():
+                raise OutputError(f"{folder}: was not left by a merge, and is not removed")
+            return False
     with _told(folder), system.locked(journal) as file:
         if file is None:
             raise OutputError(f"{out}: a merge is writing it at this moment; stop that one first")
@@ -348,17 +349,15 @@ class PartialModel:
         What it left is tidied then.
         """
         path = _journal_of(self._folder)
-        try:
+        with _told(self._out):
             if not path.exists() or not self._out.exists():
                 return False
-        except OSError:  # an unusable name, which is told of elsewhere
-            return False
-        with system.locked(path) as file:
-            noted = None if file is None else Journal(file).read()
-            if noted is None or _other(noted.key, key) or noted.folder != self._out.stat().st_ino:
-                return False
-            self._tidy(self._folder)
-            return True
+            with system.locked(path) as file:
+                noted = None if file is None else Journal(file).read()
+                if noted is None or _other(noted.key, key) or noted.folder != self._out.stat().st_ino:
+                    return False
+                self._tidy(self._folder)
+                return True
 
     def _put(self, name: str, content: bytes) -> None:
         path = self._folder / name

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
-from numba.core.serialize import dumps
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 __all__ = ["kernel"]
 
@@ -52,24 +50,27 @@ def _usable_folder() -> Path | None:
 _FOLDER = _usable_folder()
 
 
-class _Sealed(CompileResultCacheImpl):
-    """What is kept of a compiled function, with a digest."""
+class _SealedFile(IndexDataCacheFile):
+    """numba's files, with a digest behind what they hold; its reader stops before that."""
 
-    def reduce(self, data: Any) -> tuple[bytes, bytes]:
-        content = dumps(super().reduce(data))
-        return hashlib.sha256(content).digest(), content
+    def _dump(self, obj: Any) -> bytes:
+        content = super()._dump(obj)
+        return content + hashlib.sha256(content).digest()
 
-    def rebuild(self, target_context: Any, reduced_data: tuple[bytes, bytes]) -> Any:
-        digest, content = reduced_data
-        if hashlib.sha256(content).digest() != digest:
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        if hashlib.sha256(content[:-32]).digest() != content[-32:]:
             raise ValueError("damaged")
-        return super().rebuild(target_context, pickle.loads(content))
+        return super()._load_data(name)
 
 
 class _Cache(FunctionCache):
     """numba's cache, but what cannot be read is forgotten and what cannot be written is not kept."""
 
-    _impl_class = _Sealed
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _SealedFile(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
