@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -271,7 +275,9 @@ def test_models_of_the_hubs_cache_are_found(page: TestClient, tmp_path: Path) ->
     assert [model["reference"] for model in found] == ["org/name"]
 
 
-@pytest.mark.parametrize("how", ["absolute", "dots", "link", "linked weights", "adapter", "absent", "home", "nul"])
+@pytest.mark.parametrize(
+    "how", ["absolute", "dots", "link", "linked weights", "linked template", "adapter", "absent", "home", "nul"]
+)
 def test_folders_outside_the_roots_are_not_read(page: TestClient, root: Path, tmp_path: Path, how: str) -> None:
     outside = tmp_path / "outside"
     shutil.copytree(DEMO / "code", outside)
@@ -279,7 +285,11 @@ def test_folders_outside_the_roots_are_not_read(page: TestClient, root: Path, tm
     shutil.copytree(DEMO / "code", root / "linked")
     (root / "linked" / "model.safetensors").unlink()
     (root / "linked" / "model.safetensors").symlink_to(outside / "model.safetensors")
+    shutil.copytree(DEMO / "code", root / "templates" / "model")
+    (root / "templates" / "model" / "chat_templates").mkdir()
+    (root / "templates" / "model" / "chat_templates" / "x.jinja").symlink_to(outside / "config.json")
     reference = {
+        "linked template": "templates/model",
         "absolute": str(outside),
         "dots": "../outside",
         "link": "link",
@@ -347,6 +357,13 @@ def test_examples_and_the_cache_are_read_only(page: TestClient) -> None:
 def test_a_root_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--root takes folders"):
         Roots([tmp_path / "nothing"])
+
+
+def test_a_pickle_is_not_loaded_for_trying(page: TestClient, root: Path) -> None:
+    pytest.importorskip("transformers")
+    (root / "code" / "model.safetensors").rename(root / "code" / "pytorch_model.bin")
+    answer = page.post("/api/ask", json={"reference": "code", "prompt": "x"})
+    assert "cannot load it" in answer.text and "safetensors" in answer.text
 
 
 def test_code_in_a_model_folder_does_not_run(page: TestClient, root: Path, tmp_path: Path) -> None:
@@ -623,6 +640,22 @@ def test_forgetting_discards_what_is_unfinished_and_keeps_what_is_done(
     assert page.post(f"/api/jobs/{job['id']}/stop").status_code == 404
 
 
+def test_what_another_merge_left_is_not_discarded(page: TestClient, studio: Studio, root: Path) -> None:
+    """A job that never began to write does not own what lies at its place."""
+
+    def stop(event: object) -> None:
+        if isinstance(event, blockmerge.execution.Started):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blockmerge.merge(blockmerge.gradient("code", "prose", values=[0.5]), "new", on_event=stop)
+    left = sorted(path.name for path in root.iterdir() if path.name.startswith("new.partial"))
+    job = page.post("/api/jobs", json={"form": FORM, "out": "new"}).json()["job"]
+    assert "another model" in until(studio.jobs, job["id"], "failed").message
+    assert page.delete(f"/api/jobs/{job['id']}").status_code == 200
+    assert left and sorted(path.name for path in root.iterdir() if path.name.startswith("new.partial")) == left
+
+
 def test_other_roots_are_asked_again_before_a_merge_goes_on(root: Path, tmp_path: Path) -> None:
     shutil.copytree(DEMO / "code", tmp_path / "elsewhere" / "code")
     state = tmp_path / "state"
@@ -712,6 +745,24 @@ def test_the_command_starts_it(root: Path, tmp_path: Path, monkeypatch: pytest.M
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0
     assert "?token=" in result.output
+
+
+def test_ctrl_c_ends_it_in_silence(root: Path, tmp_path: Path) -> None:
+    words = ["-m", "blockmerge", "studio", "--port", "0", "--no-browser", "--state", str(tmp_path / "state")]
+    environment = os.environ | {"PYTHONPATH": str(Path(blockmerge.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("Blockmerge studio: ").strip()
+        for _ in range(100):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(address, follow_redirects=True).status_code == 200:
+                    break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_without_its_extra_the_command_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,7 +246,8 @@ def test_a_curve_for_a_block(page: Page) -> None:
     settled(page, values=[0.0, 1.0])
     expect(page.get_by_role("button", name="Attention", exact=True)).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Wide crossing").click()
-    assert settled(page, models=["code", "prose"])["values"]["attention"] == [0.2, 0.8]
+    blocks = {"attention": [0.2, 0.8], "mlp": [0.8, 0.2]} | {name: [0.5] for name in ("embeddings", "norms", "head")}
+    settled(page, values=blocks)
 
 
 @pytest.mark.parametrize("by", ["by tensor", "by layer"])
@@ -373,6 +374,9 @@ def test_a_merge_from_the_page(page: Page, root: Path) -> None:
     page.get_by_role("button", name="Merge", exact=True).click()
     expect(page.locator(".badge")).to_have_text("done", timeout=30_000)
     expect(page.get_by_label("Folder for the merged model")).to_have_value("made-2")
+    page.get_by_role("button", name="Model 2: prose").click()
+    page.get_by_role("button", name="made", exact=False).and_(page.locator(".choice")).click()
+    settled(page, models=["code", "made"])
     blockmerge.merge(blockmerge.gradient("code", "prose", values=[0.0, 1.0]), "same")
     assert (root / "made" / "model.safetensors").read_bytes() == (root / "same" / "model.safetensors").read_bytes()
 
@@ -399,6 +403,21 @@ def test_stop_start_the_server_again_resume(
     assert (root / "blend" / "config.json").exists() and not (root / "blend.partial").exists()
     assert mistakes == []
     page.context.close()
+
+
+def test_discarding_asks_first(page: Page, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_down(monkeypatch, 0.05)
+    page.get_by_role("button", name="Merge", exact=True).click()
+    expect(page.locator(".job-line")).to_contain_text("/s")
+    page.get_by_role("button", name="Stop").click()
+    discard = page.get_by_role("button", name="Discard")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    discard.click()
+    assert (root / "blend.partial").exists()
+    page.once("dialog", lambda dialog: dialog.accept())
+    discard.click()
+    expect(page.locator(".job")).to_have_count(0)
+    assert not (root / "blend.partial").exists()
 
 
 def test_three_models_answer_side_by_side(page: Page) -> None:

@@ -99,13 +99,16 @@ class Jobs:
         with self._changed:
             if self._jobs[job.id].state in ("running", "stopping"):
                 raise OutputError(f"{job.out}: is being written; stop it first")
-            unfinished = self._jobs[job.id].state in ("stopped", "failed")
-            others = [other.out for other in self._jobs.values() if other.id != job.id]
-            if unfinished and job.out not in others:
-                api.clean(job.out)
+            if self._left_something(self._jobs[job.id]):
+                api.clean(self._roots.output(job.out))
             del self._jobs[job.id]
             (self._folder / f"{job.id}.json").unlink(missing_ok=True)
             self.version += 1
+
+    def _left_something(self, job: Job) -> bool:
+        """Whether what lies unfinished at a job's place is its own: it began to write, and no other goes on there."""
+        shared = any(other.out == job.out for other in self._jobs.values() if other.id != job.id)
+        return job.state in ("stopped", "failed") and job.total > 0 and not shared
 
     def get(self, number: str) -> Job | None:
         """The job of that id."""
@@ -133,7 +136,7 @@ class Jobs:
             before = self._jobs.get(job.id)
             self._jobs[job.id] = job
             self.version += 1
-            if before is None or before.state != job.state:
+            if before is None or (before.state, before.phase) != (job.state, job.phase):
                 _store(self._folder, job)
             self._changed.notify_all()
 

@@ -7,6 +7,7 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -48,7 +49,7 @@ def launch(
     say(f"Blockmerge studio: {address}\nCtrl-C ends it; merges that run can go on later.")
     if browser:
         webbrowser.open(address)
-    with listener:
+    with listener, suppress(KeyboardInterrupt):  # Ctrl-C is how it ends; uvicorn raises it again when all is closed
         StudioServer(app, studio).run(sockets=[listener])
 
 

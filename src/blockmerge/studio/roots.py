@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from blockmerge.errors import ModelError, OutputError
@@ -20,6 +21,8 @@ __all__ = ["Found", "Roots"]
 _DEPTH = 5
 _MOST_FOLDERS = 20_000
 """A root may be somebody's home; looking through it must end."""
+_MOST_FILES = 10_000
+"""In a model folder; its small files may lie in folders of their own."""
 _EXAMPLES = Path(__file__).parents[1] / "demo" / "models"
 
 
@@ -95,10 +98,11 @@ class Roots:
         """Whether a folder lies in the roots, and all that it holds: its files may be links."""
         try:
             folder = Path(reference).expanduser().resolve(strict=True)
-            places = [folder, *(path.resolve() for path in folder.iterdir())]
+            found = [folder, *islice(folder.rglob("*"), _MOST_FILES)]
+            places = [path.resolve() for path in found]
         except (OSError, RuntimeError, ValueError):
             return False
-        return all(_within(place, self.readable) for place in places)
+        return len(found) <= _MOST_FILES and all(_within(place, self.readable) for place in places)
 
     def output(self, text: str) -> Path:
         """The folder that ``text`` names for a merged model. Raises :class:`OutputError` if it is not in a root."""

@@ -48,7 +48,8 @@ function card(job) {
   const stop = button("Stop", () => api.post(`/api/jobs/${job.id}/stop`));
   const resume = button("Resume", () => api.post(`/api/jobs/${job.id}/resume`));
   const open = button("Open recipe", () => typed(job.recipe));
-  const drop = button("Remove", () => api.remove(`/api/jobs/${job.id}`));
+  const drop = button("Remove", () => begun && !confirm(`Discard what is written of ${nameOf(job)}? It can then not go on.`) ? null : api.remove(`/api/jobs/${job.id}`));
+  let begun = false;
   const element = h("li", { class: "job" },
     h("div", { class: "job-head" }, h("strong", { title: job.out }, nameOf(job)), badge, h("time", { class: "faint" }, new Date(job.created * 1000).toLocaleString()), h("span", { class: "row end" }, stop, resume, open, drop)),
     bar, line, trouble);
@@ -72,6 +73,8 @@ function card(job) {
     line.classList.toggle("problem", now.state === "failed");
     stop.hidden = !(now.state === "running" || now.state === "waiting");
     resume.hidden = !(now.state === "stopped" || now.state === "failed");
+    begun = now.total > 0 && (now.state === "stopped" || now.state === "failed");
+    drop.textContent = begun ? "Discard" : "Remove";
     drop.hidden = busy;
   }
 

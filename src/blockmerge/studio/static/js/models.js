@@ -118,13 +118,19 @@ function picker() {
       h("div", { class: "picker-head" }, query, h("button", { type: "button", class: "quiet icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
       trouble, list));
 
-  function open(choose) {
+  async function open(choose) {
     done = choose;
     query.value = "";
     trouble.textContent = "";
     draw();
     dialog.showModal();
     query.focus();
+    try { // merges made new ones, perhaps
+      store.set({ found: (await api.get("/api/models")).models });
+      draw();
+    } catch (error) {
+      trouble.textContent = error.message;
+    }
   }
 
   function draw() {

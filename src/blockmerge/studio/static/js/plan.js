@@ -12,7 +12,7 @@ export function plan() {
     h("summary", {}, "Every tensor"),
     filter,
     h("div", { class: "table-box", tabindex: "0", role: "region", "aria-label": "Table of tensors" }, h("table", {},
-      h("thead", {}, h("tr", {}, ...["", "Tensor", "Share", "Shape", "dtype", "Reads", "Writes"].map((title) => h("th", { scope: "col" }, title)))), table)));
+      h("thead", {}, h("tr", {}, ...["Place", "Tensor", "Share", "Shape", "dtype", "Reads", "Writes"].map((title) => h("th", { scope: "col" }, title)))), table)));
   const heading = h("div", {});
   body.append(heading, details);
 

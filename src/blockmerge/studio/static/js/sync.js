@@ -41,10 +41,10 @@ const plan = api.latest(async () => {
 });
 const planSoon = api.settled(PLAN_AFTER, plan);
 
-/** Look at every model of the recipe, once each. */
-const look = api.latest(async () => {
+/** Look at every model of the recipe, once each, or once more. */
+const look = api.latest(async (again = false) => {
   for (const reference of modelsOf(store.get("form"))) {
-    if (reference in store.get("seen")) continue;
+    if (reference in store.get("seen") && !again) continue;
     try {
       store.set({ seen: { ...store.get("seen"), [reference]: await api.post("/api/model", { reference }) } });
     } catch (error) {
@@ -91,11 +91,17 @@ export function start() {
     if (store.get("problems").length === 0) spell();
     checkPlaceSoon();
   });
-  // A merge that ends may have written into the place that is looked at.
-  let ended = "";
+  // A merge that ends may have written into the place that is looked at, or over a model of the recipe.
+  let ended = null;
   store.watch(["jobs"], () => {
     const now = store.get("jobs").map((job) => job.id + job.state).join();
-    if (now !== ended && store.get("start")) checkPlaceSoon();
+    if (now !== ended && store.get("start")) {
+      checkPlaceSoon();
+      if (ended !== null && store.get("jobs").some((job) => job.state === "done")) {
+        look(true);
+        planSoon();
+      }
+    }
     ended = now;
   });
   const events = new EventSource("/api/jobs/events");

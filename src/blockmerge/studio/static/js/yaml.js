@@ -9,7 +9,7 @@ export function recipe() {
   const command = h("code", { class: "command", tabindex: "0", "aria-label": "The command that does the same" });
   const numbers = h("pre", { class: "line-numbers", "aria-hidden": "true" });
   const area = h("textarea", { class: "yaml", spellcheck: "false", autocapitalize: "off", "aria-label": "Recipe, YAML", "aria-describedby": "yaml-problems", wrap: "off", oninput: soon(), onscroll: follow, onblur: write });
-  const problems = h("ul", { class: "problems", id: "yaml-problems", role: "alert" });
+  const problems = h("ul", { class: "problems", id: "yaml-problems" });
   const file = h("input", { type: "file", accept: ".yaml,.yml,text/yaml", hidden: true, onchange: open });
   const note = h("p", { class: "faint", role: "status" });
 
@@ -99,7 +99,7 @@ export function recipe() {
     command,
     h("div", { class: "with-button" }, h("h3", {}, "YAML"), button("Copy", () => copy(area.value, "Recipe"))),
     h("div", { class: "yaml-box" }, numbers, area),
-    problems,
+    h("div", { role: "alert" }, problems),
     h("div", { class: "row" }, button("Open…", () => file.click()), button("Download", download), button("Save beside the result", save, "Into the root, under the name of the result"), file),
     note);
 }
