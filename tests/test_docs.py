@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import blockmerge
 from blockmerge.cli import main
 from blockmerge.cli.original import main as original
+from blockmerge.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,6 +31,7 @@ SHOWN = {"text", "sh"}
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_example_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(METHODS, "_added", {})  # methods that an example adds are gone after it
     for name in ("code", "prose"):
         shutil.copytree(DEMO / name, tmp_path / name)
     for kind, content in BLOCK.findall(page.read_text(encoding="utf-8")):
