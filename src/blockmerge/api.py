@@ -152,7 +152,7 @@ def verify(
             if again.digest != manifest.plan:
                 raise VerificationError(f"{folder}: its inputs are not those that it was made of")
             names = checking.sampled({row.name: row.nbytes for row in again.rows}, sample, again.digest)
-            planned = _staged(again, sources, folder.name, allow_nonfinite=True)
+            planned = _staged(again, aligned(again.vocabulary, sources), folder.name, allow_nonfinite=True)
             found += checking.recompute(model, planned, names, threads=threads, emit=emit)
         return checking.Verified(folder, len(manifest.tensors), len(names), tuple(found))
 
@@ -279,16 +279,18 @@ def extract_lora(
 
 
 def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[Source]]:
-    """The plan of ``recipe`` and its inputs, open for as long as ``stack`` is; stages are planned first."""
+    """The plan of ``recipe`` and its inputs, open for as long as ``stack`` is; stages are planned first.
+
+    Inputs are as they are stored: who reads them by the plan has them ``aligned``.
+    """
     inputs, sources = _inputs([name for name in recipe.models if name not in recipe.stages], stack, quiet=quiet)
     found = {model.reference: (model, source) for model, source in zip(inputs, sources, strict=True)}
     for name in (name for name in recipe.models if name in recipe.stages):
         staged, under = _plan(replace(recipe.stages[name], stages=recipe.stages), stack, quiet=quiet)
-        source = _staged(staged, under, name)
+        source = _staged(staged, aligned(staged.vocabulary, under), name)
         found[name] = InputModel(name, None, source.fingerprint(), {}, staged), source
     inputs, sources = [found[name][0] for name in recipe.models], [found[name][1] for name in recipe.models]
-    planned = make_plan(recipe, inputs, sources)
-    return planned, aligned(planned.vocabulary, sources)
+    return make_plan(recipe, inputs, sources), sources
 
 
 def _inputs(references: Sequence[str], stack: ExitStack, *, quiet: bool) -> tuple[list[InputModel], list[Source]]:

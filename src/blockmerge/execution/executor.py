@@ -101,7 +101,7 @@ class Executor:
         rows, works = self._plan.rows, self._joined()
         yield from self._deal_joined(works)
         early = frozenset(works)
-        passes = 1 + max((len(p.operation.measures) for row in rows for p in row.pieces), default=0)
+        passes = max((row.passes for row in rows), default=1)
         for step in range(len(rows) + passes - 1):
             for number in range(min(passes, step + 1) - 1, -1, -1):
                 index = step - number

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import xxhash
 
 from blockmerge.errors import ModelError
+from blockmerge.execution.compute import Buffers
 from blockmerge.execution.events import Event, Progress, Started
+from blockmerge.execution.threads import Workers
 from blockmerge.execution.work import BLOCK
 from blockmerge.formats.jsonfile import read_object
+from blockmerge.report.manifest import MANIFEST, SCHEME
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
 
 __all__ = ["Manifest", "Verified", "check_digests", "read_manifest", "recompute", "sampled"]
-
-MANIFEST = "blockmerge.json"
-_SCHEME = "xxh3-128-1MiB:"
-_PULSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,11 @@ class _Part(NamedTuple):
     spec: TensorSpec
     block: int
 
+    @property
+    def nbytes(self) -> int:
+        """Its bytes; the last block of a tensor is shorter."""
+        return min(BLOCK, self.spec.nbytes - self.block * BLOCK)
+
 
 def check_digests(
     model: Source, manifest: Manifest, *, threads: int, emit: Callable[[Event], object] = lambda event: None
@@ -79,7 +82,7 @@ def check_digests(
     specs = [spec for name, spec in model.specs.items() if name in manifest.tensors]
     digests = _each(specs, lambda part: xxhash.xxh3_128_digest(_bytes(model, part)), threads, emit)
     for spec, blocks in digests:
-        digest = _SCHEME + xxhash.xxh3_128_hexdigest(b"".join(blocks))
+        digest = SCHEME + xxhash.xxh3_128_hexdigest(b"".join(blocks))
         if digest != manifest.tensors[spec.name]:
             found.append(f"{spec.name} differs from what was written")
     return found
@@ -101,7 +104,6 @@ def recompute(
         specs.remove(spec)
     equal = _each(specs, lambda part: _bytes(model, part) == _bytes(planned, part), threads, emit)
     for spec, blocks in equal:
-        blocks = list(blocks)
         if not all(blocks):
             first = blocks.index(False) * BLOCK // spec.dtype.itemsize
             found.append(f"{spec.name} differs from what its inputs give, from the block of element {first} on")
@@ -123,26 +125,27 @@ def sampled(sizes: Mapping[str, int], share: float, seed: str) -> list[str]:
 def _bytes(model: Source, part: _Part) -> bytes:
     size = part.spec.dtype.itemsize
     first = part.block * BLOCK // size
-    buffer = bytearray(min(BLOCK, part.spec.nbytes - part.block * BLOCK))
+    buffer = bytearray(part.nbytes)
     model.read_into(part.spec.name, first, len(buffer) // size, memoryview(buffer))
     return bytes(buffer)
 
 
 def _each(
     specs: list[TensorSpec], look: Callable[[_Part], Any], threads: int, emit: Callable[[Event], object]
-) -> Iterator[tuple[TensorSpec, Iterator[Any]]]:
-    """What ``look`` finds in each block, tensor by tensor, on several threads. Telling progress is this thread's."""
-    parts = [_Part(spec, block) for spec in specs for block in range(max(1, -(-spec.nbytes // BLOCK)))]
-    total, read, started, told = sum(spec.nbytes for spec in specs), 0, time.perf_counter(), 0.0
+) -> Iterator[tuple[TensorSpec, list[Any]]]:
+    """What ``look`` finds in the blocks of each tensor, in their order. Telling progress is this thread's."""
+    found = {spec.name: [None] * max(1, -(-spec.nbytes // BLOCK)) for spec in specs}
+    parts = (_Part(spec, block) for spec in specs for block in range(len(found[spec.name])))
+    guard, read = threading.Lock(), 0
+
+    def work(part: _Part, _buffers: Buffers) -> None:
+        nonlocal read
+        found[part.spec.name][part.block] = look(part)
+        with guard:
+            read += part.nbytes
+
+    total, started = sum(spec.nbytes for spec in specs), time.perf_counter()
     emit(Started(len(specs), total, total, threads))
-    with ThreadPoolExecutor(threads) as pool:
-        found: list[tuple[_Part, Any]] = []
-        for first in range(0, len(parts), 64 * threads):  # a few at a time, so that Ctrl-C stops them
-            some = parts[first : first + 64 * threads]
-            found += zip(some, pool.map(look, some), strict=True)
-            read += sum(min(BLOCK, part.spec.nbytes - part.block * BLOCK) for part in some)
-            if (now := time.perf_counter()) - told > _PULSE:
-                told = now
-                emit(Progress(read, read, now - started))
-    for spec, group in groupby(found, key=lambda entry: entry[0].spec):
-        yield spec, (value for _, value in group)
+    workers = Workers(parts, work, threads=threads)
+    workers.run(lambda: emit(Progress(read, read, time.perf_counter() - started)))
+    return ((spec, found[spec.name]) for spec in specs)

@@ -130,7 +130,7 @@ class RowWork:
         self.row = row
         self._group = group
         self.blocks = max(1, -(-row.nbytes // BLOCK))
-        self.passes = 1 + max((len(piece.operation.measures) for piece in row.pieces), default=0)
+        self.passes = row.passes
         self.runs: list[Run] = []
         self._observers: list[Observe | None] = []
         self._statistics: list[list[Array]] = [[] for _ in row.pieces]

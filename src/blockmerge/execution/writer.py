@@ -23,7 +23,7 @@ from blockmerge.execution.journal import Journal, Key
 from blockmerge.planning import Plan, Row, Shard
 from blockmerge.sources import ModelLocation, SmallFile
 
-__all__ = ["PartialModel", "check_output", "discard", "index_file"]
+__all__ = ["PartialModel", "check_output", "discard", "index_file", "partial_of"]
 
 _INDEX = "model.safetensors.index.json"
 _OF_MODELS = (
@@ -51,12 +51,12 @@ def check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overw
 def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
     target = _resolved(out)
     for source in [_resolved(part.folder) for part in inputs]:
-        for place in (target, _partial(target)):
+        for place in (target, partial_of(target)):
             if _is_within(place, source) or _is_within(source, place):
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
     if out.exists() or out.is_symlink():
         _check_replaceable(out, overwrite=overwrite)
-    unfinished = _partial(target)
+    unfinished = partial_of(target)
     if (
         unfinished.exists()
         and not _journal_of(unfinished).exists()
@@ -89,7 +89,7 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def _partial(out: Path) -> Path:
+def partial_of(out: Path) -> Path:
     """Where the unfinished model is built."""
     return out.with_name(out.name + ".partial")
 
@@ -172,7 +172,7 @@ def discard(out: Path) -> bool:
 
     Raises :class:`OutputError` if a merge is at work there, or what is there is not a merge's.
     """
-    folder = _partial(_resolved(out))
+    folder = partial_of(_resolved(out))
     journal = _journal_of(folder)
     with _told(folder):
         if not journal.exists():
@@ -197,7 +197,7 @@ class PartialModel:
 
     def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool) -> None:
         self._shards, self._out, self._overwrite = shards, _resolved(out), overwrite
-        self._folder = _partial(self._out)
+        self._folder = partial_of(self._out)
         self._files: list[system.OutputFile] = []
         self._dirty = 0
         self._windows = 0

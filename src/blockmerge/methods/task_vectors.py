@@ -19,6 +19,7 @@ from blockmerge.methods.operations import Array, Measure, Operation, Run, precis
 from blockmerge.methods.scratch import scratch
 from blockmerge.methods.selection import deltas
 from blockmerge.methods.thinning import Thinning
+from blockmerge.methods.vectors import vectors
 
 __all__ = ["TaskVectors"]
 
@@ -114,15 +115,13 @@ def _widened(
     kept: NDArray[np.float32], operands: Sequence[Array], factors: Sequence[Any], precision: Any
 ) -> NDArray[Any]:
     """The kept elements in ``precision``, times ``factors``: for float64, the differences are taken anew."""
-    from blockmerge.kernels import consensus, sums
+    from blockmerge.kernels import consensus
 
-    vectors: NDArray[Any] = kept
-    if precision is np.float64:
-        vectors = scratch("wide", kept.shape, np.float64)
-        for vector, operand, mask in zip(vectors, operands[1:], kept, strict=True):
-            sums.difference(operand, operands[0], vector)
+    found = vectors(operands, kept, precision)
+    if found is not kept:
+        for vector, mask in zip(found, kept, strict=True):
             consensus.mask_by(vector, mask)
-    for vector, factor in zip(vectors, factors, strict=True):
+    for vector, factor in zip(found, factors, strict=True):
         if np.ndim(factor) or factor != 1:
             vector *= factor
-    return vectors
+    return found

@@ -49,6 +49,7 @@ class _Combiner:
         self.ties = [Ties(source, order) for source, order in zip(sources, self.orders, strict=True)]
         self.stack = stack(recipe, sources, self.orders)
         self.homes = {name: k for k, run in enumerate(self.stack.runs) for name in run.outputs}
+        self.vocabulary = set(vocabulary_tensors(self.homes))
         self.found = _Found()
         self.matched: dict[Curve, bool] = {}
         self.used: list[set[str]] = [set() for _ in sources]
@@ -59,7 +60,6 @@ class _Combiner:
         position = 0
         for run in self.stack.runs:
             settings = Settings(self.recipe, self.method, run, self.matched)
-            self.vocabulary = set(vocabulary_tensors(run.outputs))
             for k in range(len(run.outputs)):
                 if not self._stays_tied(run, k):
                     self._add(run, settings, k, position)

@@ -71,6 +71,11 @@ class Row:
         return next((key for piece in self.pieces if (key := piece.operation.joined) is not None), None)
 
     @property
+    def passes(self) -> int:
+        """How often it is read: to measure, and to compute."""
+        return 1 + max((len(piece.operation.measures) for piece in self.pieces), default=0)
+
+    @property
     def elements(self) -> int:
         """Number of elements."""
         return sum(piece.count for piece in self.pieces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from blockmerge.errors import RecipeError
 from blockmerge.methods import Call, Method, Parameter
@@ -25,18 +25,15 @@ class Settings:
     def __init__(self, recipe: Recipe, method: Method, run: Run, matched: dict[Curve, bool]) -> None:
         self._recipe, self._method, self._run, self._matched = recipe, method, run, matched
         own_names = run.inputs if run.slice.base is None else run.inputs[1:]
-        self._shared: Mapping[str, Values] = {}
-        self._own: list[Mapping[str, Values]] = [{} for _ in run.slice.parts]
-        for parameter in method.parameters:
-            shared = run.slice.settings.get(parameter.name, ())
-            if parameter.kind == "choice":
-                continue
+        self._shared: dict[str, Values] = {}
+        self._own: list[dict[str, Values]] = [{} for _ in run.slice.parts]
+        for parameter in (parameter for parameter in method.parameters if parameter.kind != "choice"):
+            name, shared = parameter.name, run.slice.settings.get(parameter.name, ())
             if not parameter.per_model:
-                self._shared = {**self._shared, parameter.name: self._laid(parameter, shared, run.outputs)}
+                self._shared[name] = self._laid(parameter, shared, run.outputs)
                 continue
-            for k, (part, names) in enumerate(zip(run.slice.parts, own_names, strict=True)):
-                setting = (*part.settings.get(parameter.name, ()), *shared)
-                self._own[k] = {**self._own[k], parameter.name: self._laid(parameter, setting, names)}
+            for own, part, names in zip(self._own, run.slice.parts, own_names, strict=True):
+                own[name] = self._laid(parameter, (*part.settings.get(name, ()), *shared), names)
 
     def _laid(self, parameter: Parameter, setting: Setting, names: Sequence[str]) -> Values:
         """The value of each covered tensor: of the first curve that selects it, over what that curve covers."""

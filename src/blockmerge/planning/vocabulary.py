@@ -38,6 +38,7 @@ def aligned(vocabulary: Vocabulary | None, sources: Sequence[Source]) -> list[So
     if vocabulary is None or vocabulary.unchanged:
         return list(sources)
     ties = [Ties(source, module_order(source.config, source.specs)) for source in sources]
+    digest = vocabulary.digest()
     found: list[Source] = []
     for source, row_map in zip(sources, vocabulary.maps, strict=True):
         tensors: dict[str, list[str | None]] = {}
@@ -45,7 +46,6 @@ def aligned(vocabulary: Vocabulary | None, sources: Sequence[Source]) -> list[So
             if not row_map.is_identity(source.specs[name].shape[0]):
                 specs = [other.spec(name) for other in ties]
                 tensors[name] = [None if spec is None else spec.name for spec in specs]
-        digest = vocabulary.digest()
         found.append(AlignedSource(source, sources, tensors, row_map, digest) if tensors else source)
     return found
 

@@ -24,15 +24,14 @@ from blockmerge.methods import METHODS, Method
 from blockmerge.recipes import tokens
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.mergekit_methods import BASELESS, HARMLESS, METHOD_PARAMETERS, REPAIRED
-from blockmerge.recipes.methods import check_count, check_layers, chosen
+from blockmerge.recipes.methods import INPUTS, check_count, check_layers, chosen, gathered
 from blockmerge.recipes.recipe import Curve, Part, Reading, Recipe, Setting, Slice
 from blockmerge.recipes.references import References
 from blockmerge.recipes.settings import Settings, joined, read_setting
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
 
-__all__ = ["INPUTS", "KEYS", "MODEL_KEYS", "MODULE_KEYS", "SLICE_KEYS", "SOURCE_KEYS", "VARIANTS", "read"]
+__all__ = ["KEYS", "MODEL_KEYS", "MODULE_KEYS", "SLICE_KEYS", "SOURCE_KEYS", "VARIANTS", "read"]
 
-INPUTS = ("models", "slices", "modules")
 KEYS = {
     "merge_method": True,
     **dict.fromkeys(("name", *INPUTS, "base_model", "parameters", "dtype", "out_dtype"), False),
@@ -141,22 +140,16 @@ def _path(node: Node) -> str:
 
 def _pieces(node: Node, fields: Mapping[str, Node], level: _Level) -> list[Slice]:
     """The slices that one of ``models``, ``slices`` and ``modules`` in ``fields`` describes."""
-    given = [key for key in INPUTS if key in fields]
-    if len(given) != 1:
-        others = "slices" if level.module else "slices or modules"
-        node.problem(f"{' and '.join(given)} exclude each other" if given else f"models is missing (or {others})")
     if level.base is not None and not level.references.names:
         level.references.number(level.base)
-    found: list[Slice] = []
-    if "models" in fields:
-        found.append(_slice(fields["models"], MODEL_KEYS, level))
-    if "slices" in fields:
-        found += [piece for item in fields["slices"].items() for piece in _sliced(item, level)]
-    if "modules" in fields:
-        found += [piece for name, item in fields["modules"].pairs() for piece in _module(name, item, level)]
-    if not found and not node.has_problems:
-        fields[given[0]].problem("is empty")
-    return found
+    return gathered(
+        node,
+        fields,
+        models=lambda inputs: _slice(inputs, MODEL_KEYS, level),
+        slices=lambda item: _sliced(item, level),
+        modules=lambda name, item: _module(name, item, level),
+        inside=bool(level.module),
+    )
 
 
 def _sliced(node: Node, level: _Level) -> list[Slice]:

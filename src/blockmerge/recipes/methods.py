@@ -15,7 +15,7 @@ composite model. What an inner level says comes before what an outer one says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import groupby
@@ -29,7 +29,7 @@ from blockmerge.recipes.references import References
 from blockmerge.recipes.settings import Settings, joined, read_settings, spelled
 from blockmerge.recipes.values import parse_layers
 
-__all__ = ["INPUTS", "KEYS", "check_count", "check_layers", "chosen", "read", "to_dict"]
+__all__ = ["INPUTS", "KEYS", "check_count", "check_layers", "chosen", "gathered", "read", "to_dict"]
 
 KEYS = ("method", "base", "donor", "seed", *common.KEYS)
 """Keys that every recipe of these methods may have."""
@@ -46,6 +46,11 @@ class _Level:
     base: Node | None = None
     settings: Settings = field(default_factory=dict[str, Setting])
     module: str = ""
+
+    @property
+    def own(self) -> list[str]:
+        """Parameters that may be set at any level."""
+        return [parameter.name for parameter in self.method.parameters if parameter.kind != "choice"]
 
     def within(self, fields: Mapping[str, Node], module: str | None = None) -> _Level:
         """The level inside this one that ``fields`` describe."""
@@ -83,32 +88,52 @@ def read(document: Document, method: Method) -> Recipe:
 
 
 def _pieces(node: Node, fields: Mapping[str, Node], level: _Level, *, layered: bool) -> list[Slice]:
-    """The slices that one of ``models``, ``slices`` and ``modules`` in ``fields`` describes."""
+    return gathered(
+        node,
+        fields,
+        models=lambda inputs: _slice(node, inputs, level, layered=layered),
+        slices=lambda item: _sliced(item, level),
+        modules=lambda name, item: _module(name, item, level),
+        inside=bool(level.module),
+    )
+
+
+def gathered(
+    node: Node,
+    fields: Mapping[str, Node],
+    *,
+    models: Callable[[Node], Slice],
+    slices: Callable[[Node], Sequence[Slice]],
+    modules: Callable[[str, Node], Sequence[Slice]],
+    inside: bool,
+) -> list[Slice]:
+    """The slices that one of ``models``, ``slices`` and ``modules`` in ``fields`` describes, each read by its function.
+
+    ``inside`` a module there are no others.
+    """
     given = [key for key in INPUTS if key in fields]
     if len(given) != 1:
-        others = "slices" if level.module else "slices or modules"
+        others = "slices" if inside else "slices or modules"
         node.problem(f"{' and '.join(given)} exclude each other" if given else f"models is missing (or {others})")
     found: list[Slice] = []
     if "models" in fields:
-        found.append(_slice(node, fields["models"], level, layered=layered))
+        found.append(models(fields["models"]))
     if "slices" in fields:
-        found += [piece for item in fields["slices"].items() for piece in _sliced(item, level)]
+        found += [piece for item in fields["slices"].items() for piece in slices(item)]
     if "modules" in fields:
-        found += [piece for name, item in fields["modules"].pairs() for piece in _module(name, item, level)]
+        found += [piece for name, item in fields["modules"].pairs() for piece in modules(name, item)]
     if not found and not node.has_problems:
         fields[given[0]].problem("is empty")
     return found
 
 
 def _sliced(node: Node, level: _Level) -> list[Slice]:
-    own = [parameter.name for parameter in level.method.parameters if parameter.kind != "choice"]
-    fields = node.fields({"models": True, **dict.fromkeys(("base", *own), False)})
+    fields = node.fields({"models": True, **dict.fromkeys(("base", *level.own), False)})
     return _pieces(node, fields, level.within(fields), layered=True) if "models" in fields else []
 
 
 def _module(name: str, node: Node, level: _Level) -> list[Slice]:
-    own = [parameter.name for parameter in level.method.parameters if parameter.kind != "choice"]
-    fields = node.fields(dict.fromkeys(("models", "slices", "base", *own), False))
+    fields = node.fields(dict.fromkeys(("models", "slices", "base", *level.own), False))
     return _pieces(node, fields, level.within(fields, name), layered=False)
 
 

@@ -11,6 +11,7 @@ from blockmerge.dtypes import OUTPUT_DTYPES
 from blockmerge.methods import METHODS, Method, Parameter
 from blockmerge.recipes import blockmerge, mergekit
 from blockmerge.recipes.mergekit_methods import HARMLESS, METHOD_PARAMETERS
+from blockmerge.recipes.methods import INPUTS
 from blockmerge.recipes.recipe import Arithmetic, Only, OnMissing, Reading
 from blockmerge.recipes.settings import BLOCKS
 from blockmerge.recipes.stages import NAME
@@ -268,7 +269,7 @@ def _merge(defs: _Definitions, method: Method, known: dict[str, Schema]) -> Sche
     known["slices"] = _maybe(_list(defs.ref("mergekit.slice", described(mergekit.SLICE_KEYS))))
     module = defs.ref("mergekit.module", described(mergekit.MODULE_KEYS))
     known["modules"] = _maybe({"type": "object", "additionalProperties": module})
-    return described(mergekit.KEYS) | {"anyOf": [{"required": [key]} for key in mergekit.INPUTS]}
+    return described(mergekit.KEYS) | {"anyOf": [{"required": [key]} for key in INPUTS]}
 
 
 def _maybe(what: Schema) -> Schema:

@@ -11,7 +11,11 @@ from blockmerge.planning import Plan
 from blockmerge.planning.plan import NUMERICS
 from blockmerge.recipes import to_dict
 
-__all__ = ["manifest"]
+__all__ = ["MANIFEST", "SCHEME", "manifest"]
+
+MANIFEST = "blockmerge.json"
+SCHEME = "xxh3-128-1MiB:"
+"""What stands before the digest of a tensor; docs/format.md says how it is made."""
 
 
 def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
@@ -30,7 +34,7 @@ def manifest(plan: Plan, digests: Mapping[str, str]) -> str:
             }
             for model in plan.leaves
         ],
-        "tensors": {row.name: f"xxh3-128-1MiB:{digests[row.name]}" for row in plan.rows},
+        "tensors": {row.name: SCHEME + digests[row.name] for row in plan.rows},
         "notes": [*plan.warnings, *plan.notes],
         "versions": {
             "blockmerge": __version__,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from blockmerge.planning import Plan
 from blockmerge.report.card import model_card
-from blockmerge.report.manifest import manifest
+from blockmerge.report.manifest import MANIFEST, manifest
 from blockmerge.report.picture import picture_name, plan_svg
 from blockmerge.sources import SmallFile
 
@@ -17,7 +17,7 @@ def published_files(plan: Plan, digests: Mapping[str, str]) -> dict[str, SmallFi
     """Card, picture and manifest. They hold no time and no path, so equal merges give equal files."""
     contents = {
         "README.md": model_card(plan),
-        "blockmerge.json": manifest(plan, digests),
+        MANIFEST: manifest(plan, digests),
     }
     if name := picture_name(plan):
         contents[name] = plan_svg(plan)

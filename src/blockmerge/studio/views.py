@@ -11,6 +11,7 @@ import blockmerge
 from blockmerge.architectures import Block, block_of, layer_of
 from blockmerge.comparison import Difference
 from blockmerge.execution.run import thread_count
+from blockmerge.execution.writer import partial_of
 from blockmerge.methods import METHODS, Method, Parameter
 from blockmerge.planning import Inspection, Plan, explain
 from blockmerge.report.svg import COLOURS
@@ -90,7 +91,7 @@ def output_view(out: Path) -> dict[str, Any]:
     return {
         "path": str(out),
         "exists": out.exists(),
-        "unfinished": out.with_name(f"{out.name}.partial").exists(),
+        "unfinished": partial_of(out).exists(),
         "disk_free": None if parent is None else shutil.disk_usage(parent).free,
     }
 
