@@ -245,18 +245,37 @@ def test_keeping_by_rank_is_what_it_says(row: int, precision: type) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(3, 7), (0, 8), (5, 5), (2, 200)])
-@pytest.mark.parametrize(("low_ties", "high_ties"), [(0, 0), (7, 1), (1, 400), (400, 9)])
-def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_ties: int, high_ties: int) -> None:
-    values = np.random.default_rng(low).integers(-9, 9, 1001).astype(np.float32)
+@pytest.mark.parametrize(("low_kept", "high_kept"), [(0, 0), (7, 1), (1, 400), (400, 9)])
+def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_kept: int, high_kept: int) -> None:
+    values = np.random.default_rng(low).integers(-9, 9, 5001).astype(np.float32)
     bits = [np.float32(bound).view(np.uint32) for bound in (low, high)]
-    kept = values.copy()
-    select.keep_between(kept, bits[0], low_ties, bits[1], high_ties, 30, np.uint64(6))
-    hashes, sizes = chance(30, values.size, 6), np.abs(values)
+    hashes, sizes, kept = chance(30, values.size, 6) >> np.uint64(33), np.abs(values), values.copy()
+    ties = [int((sizes == bound).sum()) for bound in (low, high)]
+    pairs = [(count, min(wanted, count)) for count, wanted in zip(ties, (low_kept, high_kept), strict=True)]
+    select.keep_between(kept, bits[0], pairs[0], bits[1], pairs[1], 30, np.uint64(6))
     stays = (sizes > low) & (sizes < high)
-    for bound, ties in {high: high_ties, low: low_ties}.items():
-        at = np.flatnonzero(sizes == bound)
-        stays[at[np.argsort(hashes[at])][:ties]] = True
+    for bound, (left, wanted) in {high: pairs[1], low: pairs[0]}.items():
+        for at in np.flatnonzero(sizes == bound):  # Knuth's algorithm S
+            stays[at] = int(hashes[at]) * left < wanted << 31
+            left, wanted = left - 1, wanted - bool(stays[at])
+        assert wanted == 0
     assert (kept == np.where(stays, values, 0)).all()
+
+
+@pytest.mark.parametrize("first", [0.5, 0.75, 3.0])
+def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
+    values = np.random.default_rng(3).normal(0, 1, 5001).astype(np.float32)
+    values[:300] = 0.0
+    low = np.float32(first).view(np.uint32)
+    values[300:900] = (low + np.arange(600, dtype=np.uint32) // 5).view(np.float32)
+    bits = (values.view(np.uint32) & 0x7FFFFFFF).astype(np.int64)
+    window, few = np.zeros(3 + select.WINDOW // select.VALUES, np.int64), np.zeros(select.VALUES, np.uint16)
+    select.count_window(values, low, window)
+    select.count_values(values, low, few)
+    inside = bits[(bits >= low) & (bits < low + select.WINDOW)] - low
+    assert window[:3].tolist() == [(bits < low).sum(), 300, values.size]
+    assert (window[3:] == np.bincount(inside // select.VALUES, minlength=window.size - 3)).all()
+    assert (few == np.bincount(inside[inside < select.VALUES], minlength=few.size)).all()
 
 
 def test_sums_by_rows_and_columns_are_what_they_say() -> None:

@@ -45,11 +45,13 @@ class Computer:
         from blockmerge.kernels import nonfinite
 
         row, read = work.row, 0
-        for tile in granules(row, block):
-            piece, measure = row.pieces[tile.piece], work.measure(number, tile.piece)
+        for granule in granules(row, block):
+            piece, measure = row.pieces[granule.piece], work.measuring(number, granule.piece)
             if measure is not None:
+                tile = granule.start(measure.part)
                 operands = self._operands(piece, tile, buffers)
-                if number == 0 and piece.operation.strict and any(map(nonfinite, operands)):
+                checked = piece.operation.strict and work.checking(number, granule.piece)
+                if checked and any(map(nonfinite, operands)):
                     self._bad_value(row, piece, tile, operands)  # statistics would carry it all over the tensor
                 work.observe(measure, tile, operands)
                 read += _counted(piece, tile)

@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, Measure, Observe, Run
+from blockmerge.methods.operations import GRANULE, Measure, Observe, Run, Tally
 from blockmerge.planning import Piece, Row
 
 __all__ = ["BLOCK", "Group", "RowWork", "Tile", "granules", "tiles"]
@@ -20,6 +20,7 @@ BLOCK = 1 << 20
 """Bytes of output in a canonical block."""
 _DIGEST = 16
 Array = NDArray[Any]
+_NOTHING: Array = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Tile:
     count: int
     skipped: int
     kept: int
+
+    def start(self, part: int) -> Tile:
+        """The first ``1 / part`` of it, but an element at least."""
+        return Tile(self.piece, self.first, -(-self.count // part), 0, -(-self.kept // part))
 
 
 def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
@@ -132,6 +137,7 @@ class RowWork:
         self.blocks = max(1, -(-row.nbytes // BLOCK))
         self.passes = row.passes
         self.runs: list[Run] = []
+        self._measures = [piece.operation.measures for piece in row.pieces]
         self._observers: list[Observe | None] = []
         self._statistics: list[list[Array]] = [[] for _ in row.pieces]
         self._observed: list[_Observed] = []
@@ -159,16 +165,25 @@ class RowWork:
 
     def measure(self, number: int, piece: int) -> Measure | None:
         """What pass ``number`` has to find out about a piece, if anything."""
-        measures = self.row.pieces[piece].operation.measures
+        measures = self._measures[piece]
         return measures[number] if number < len(measures) else None
+
+    def checking(self, number: int, piece: int) -> bool:
+        """Whether pass ``number`` is the first that looks at every element of a piece."""
+        return number == next(k for k, measure in enumerate(self._measures[piece]) if measure.part == 1)
+
+    def measuring(self, number: int, piece: int) -> Measure | None:
+        """The same, while that pass runs: nothing, if what was measured before has told enough."""
+        return None if self._observers[piece] is None else self.measure(number, piece)
 
     def observe(self, measure: Measure, tile: Tile, operands: list[Array]) -> None:
         """Let ``measure``, that of the pass which runs, look at a granule, and keep what it found."""
         observer = self._observers[tile.piece]
         assert observer is not None
         found = observer(operands, tile.first)
-        with self._guard:
-            self._observed[tile.piece].add(tile, found, stacked=measure.stacked)
+        if found is not None:
+            with self._guard:
+                self._observed[tile.piece].add(tile, found, stacked=measure.stacked)
 
     def set_digest(self, block: int, digest: bytes) -> None:
         """Note the digest of a block's bytes."""
@@ -229,7 +244,10 @@ class RowWork:
 
     def _close(self, number: int) -> None:
         """Turn what a pass observed into its statistic: the sum over granules, or all of them in order."""
-        for piece, (observed, statistics) in enumerate(zip(self._observed, self._statistics, strict=True)):
-            if self.measure(number, piece) is not None:
-                statistics.append(np.stack(observed.found))
-        self._observed = []
+        pieces = zip(self._observers, self._observed, self._statistics, strict=True)
+        for piece, (observer, observed, statistics) in enumerate(pieces):
+            if isinstance(observer, Tally):
+                statistics.append(observer.total())
+            elif self.measure(number, piece) is not None:
+                statistics.append(_NOTHING if observer is None else np.stack(observed.found))
+        self._observed, self._observers = [], []

@@ -27,6 +27,8 @@ def agreeing_sum(deltas, weights, normalize, out):
         weight[:] = zero
         for k in range(count):
             add_numbers(total[: found.size], deltas[k, start : start + _STEP], weights[k])
+        for i in range(found.size):
+            total[i] = one if total[i] > zero else (-one if total[i] < zero else zero)
         for k in range(count):
             _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], zero)
         if normalize:
@@ -35,10 +37,10 @@ def agreeing_sum(deltas, weights, normalize, out):
 
 
 @numba.njit
-def _add_agreeing(found, weight, total, values, share, zero):
+def _add_agreeing(found, weight, sign, values, share, zero):
     for i in range(values.size):
         value = share * values[i]
-        agrees = ((value > zero) & (total[i] > zero)) | ((value < zero) & (total[i] < zero))
+        agrees = value * sign[i] > zero
         found[i] += value if agrees else zero
         weight[i] += share if agrees else zero
 

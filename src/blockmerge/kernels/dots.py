@@ -1,15 +1,18 @@
-"""Scalar products in float64, in an order that is fixed: eight running sums, joined pairwise.
+"""Sums and scalar products in float64, in an order that is fixed: running sums of every so many elements, side by side.
 
-The eight sums keep the processor's pipeline full; without them a product would wait for the one before it.
+So the loops over them vectorise, and no addition waits for the one before it.
 """
 
 from __future__ import annotations
 
 import numba
+import numpy as np
 
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["add_products", "grams", "l1"]
+__all__ = ["add_products", "grams", "joined", "l1", "squares"]
+
+_LANES = 128
 
 
 @kernel
@@ -38,38 +41,42 @@ def add_products(vectors, columns, out):
 
 @numba.njit
 def _product(x, y):
-    whole = x.size // 8 * 8
-    a = b = c = d = e = f = g = h = 0.0
-    for k in range(0, whole, 8):
-        a += x[k] * y[k]
-        b += x[k + 1] * y[k + 1]
-        c += x[k + 2] * y[k + 2]
-        d += x[k + 3] * y[k + 3]
-        e += x[k + 4] * y[k + 4]
-        f += x[k + 5] * y[k + 5]
-        g += x[k + 6] * y[k + 6]
-        h += x[k + 7] * y[k + 7]
-    rest = 0.0
-    for k in range(whole, x.size):
-        rest += x[k] * y[k]
-    return ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
+    sums = np.zeros(_LANES)
+    for start in range(0, x.size, _LANES):
+        one, other = x[start : start + _LANES], y[start : start + _LANES]
+        for lane in range(one.size):
+            sums[lane] += one[lane] * other[lane]
+    return joined(sums)
 
 
 @kernel
 def l1(values):
     """The sum of the magnitudes of ``values``."""
-    whole = values.size // 8 * 8
-    a = b = c = d = e = f = g = h = 0.0
-    for k in range(0, whole, 8):
-        a += abs(values[k])
-        b += abs(values[k + 1])
-        c += abs(values[k + 2])
-        d += abs(values[k + 3])
-        e += abs(values[k + 4])
-        f += abs(values[k + 5])
-        g += abs(values[k + 6])
-        h += abs(values[k + 7])
-    rest = 0.0
-    for k in range(whole, values.size):
-        rest += abs(values[k])
-    return ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
+    sums = np.zeros(_LANES)
+    for start in range(0, values.size, _LANES):
+        some = values[start : start + _LANES]
+        for lane in range(some.size):
+            sums[lane] += abs(np.float64(some[lane]))
+    return joined(sums)
+
+
+@kernel
+def squares(values):
+    """The sum of the squares of ``values``."""
+    sums = np.zeros(_LANES)
+    for start in range(0, values.size, _LANES):
+        some = values[start : start + _LANES]
+        for lane in range(some.size):
+            sums[lane] += np.float64(some[lane]) * np.float64(some[lane])
+    return joined(sums)
+
+
+@numba.njit
+def joined(sums):
+    """The sum of running sums, pairwise."""
+    count = sums.size
+    while count > 1:
+        count //= 2
+        for lane in range(count):
+            sums[lane] += sums[lane + count]
+    return sums[0]

@@ -1,8 +1,7 @@
 """Choosing elements of a task vector by magnitude or by chance, without sorting it.
 
-Magnitudes are ordered by the bits of their float32: as integers, those of non-negative floats ascend. Two histograms
-find the k-th largest exactly: one over the upper 16 bits of all elements, one over the lower 15 bits of those in the
-bucket where the k-th falls.
+Magnitudes are ordered by the bits of their float32: as integers, those of non-negative floats ascend. Histograms find
+the k-th largest exactly: of the upper 16 bits, then of a window of them, then of a few neighbouring floats.
 """
 
 from __future__ import annotations
@@ -17,9 +16,12 @@ __all__ = [
     "COARSE",
     "FINE",
     "LOW_BITS",
+    "VALUES",
+    "WINDOW",
     "coarse_histogram",
     "count_equal",
-    "fine_histogram",
+    "count_values",
+    "count_window",
     "keep_between",
     "keep_by_chance",
     "keep_by_rank",
@@ -28,9 +30,11 @@ __all__ = [
 
 LOW_BITS = 15
 COARSE, FINE = 1 << 16, 1 << LOW_BITS
+_VALUE_BITS = 6
+WINDOW, VALUES = 1 << 20, 1 << _VALUE_BITS
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
-_LOW = np.uint32(FINE - 1)
 _SHIFT = np.uint32(LOW_BITS)
+_SOME = 2048
 
 
 @kernel
@@ -41,12 +45,55 @@ def coarse_histogram(values, counts):
 
 
 @kernel
-def fine_histogram(values, bucket, counts):
-    """Add to ``counts`` (FINE int64) how many of the ``values`` in ``bucket`` have each lower half."""
+def count_window(values, low, counts):
+    """Add to ``counts`` (3 + WINDOW // VALUES int64) how many of ``values`` are below ``low``, are zero, are there.
+
+    Behind these stand those in each bin of VALUES neighbouring magnitudes, WINDOW of them from ``low`` on.
+    """
+    places = np.empty(_SOME, np.uint32)
+    counts[2] += values.size
+    for start in range(0, values.size, _SOME):
+        some = values[start : start + _SOME]
+        below, zeros, found = np.uint32(0), np.uint32(0), 0
+        for i in range(some.size):
+            bits = float32_bits(some[i]) & _MAGNITUDE
+            below += np.uint32(bits < low)
+            zeros += np.uint32(bits == np.uint32(0))
+        for i in range(some.size):
+            place = np.uint32((float32_bits(some[i]) & _MAGNITUDE) - low)
+            places[found] = place
+            found += place < np.uint32(WINDOW)  # no branch, which would be mispredicted
+        for i in range(found):
+            counts[3 + (places[i] >> np.uint32(_VALUE_BITS))] += 1
+        counts[0] += below
+        counts[1] += zeros
+
+
+@kernel
+def count_values(values, first, counts):
+    """Add to ``counts`` (VALUES) how many of ``values`` have each of the magnitudes from ``first`` on."""
+    places = np.empty(_SOME, np.int64)
+    for start in range(0, values.size, _SOME):
+        some = values[start : start + _SOME]
+        for at in places[: _places(some, first, np.uint32(VALUES), places)]:
+            counts[np.uint32((float32_bits(some[at]) & _MAGNITUDE) - first)] += 1
+
+
+@numba.njit
+def _places(values, first, count, places):
+    """How many of ``values``, _SOME at most, are among ``count`` magnitudes from ``first`` on; ``places`` is where."""
+    marks = np.zeros(_SOME, np.uint8)
     for i in range(values.size):
-        bits = float32_bits(values[i]) & _MAGNITUDE
-        if bits >> _SHIFT == bucket:
-            counts[bits & _LOW] += 1
+        marks[i] = np.uint32((float32_bits(values[i]) & _MAGNITUDE) - first) < count
+    found = 0
+    eights = marks.view(np.uint64)
+    for eight in range(eights.size):  # most of them have none
+        if eights[eight]:
+            for i in range(8 * eight, 8 * eight + 8):
+                if marks[i]:
+                    places[found] = i
+                    found += 1
+    return found
 
 
 @kernel
@@ -60,43 +107,34 @@ def count_equal(values, bits):
 
 @kernel
 def keep_between(values, low, low_ties, high, high_ties, first, key):
-    """Zero all ``values`` but those with magnitudes in (low, high), bits compared; of those equal to a bound keep some.
+    """Zero all ``values`` but those with magnitudes from ``low`` to ``high``, bits compared; of those equal keep some.
 
-    Of the ties with ``low`` the ``low_ties`` with the smallest hash of their index stay, of those with ``high``
-    ``high_ties``; both are numbers for these very values, which start at index ``first`` of the tensor.
+    ``low_ties``, ``high_ties``: how many of ``values`` equal the bound, and how many of these stay, each with the same
+    chance. ``values`` start at index ``first`` of the tensor.
     """
-    lows, highs = np.uint32(0), np.uint32(0)
-    for i in range(values.size):
-        bits = float32_bits(values[i]) & _MAGNITUDE
-        lows += np.uint32(bits == low)
-        highs += np.uint32(bits == high)
-    if low_ties < lows:
-        _keep_ties(values, low, np.int64(lows), low_ties, first, key)
-    if high_ties < highs and high != low:
-        _keep_ties(values, high, np.int64(highs), high_ties, first, key)
     for i in range(values.size):
         values[i] = values[i] if low <= float32_bits(values[i]) & _MAGNITUDE <= high else np.float32(0.0)
+    if low_ties[1] < low_ties[0]:
+        _keep_ties(values, low, low_ties[0], low_ties[1], first, key)
+    if high_ties[1] < high_ties[0] and high != low:
+        _keep_ties(values, high, high_ties[0], high_ties[1], first, key)
 
 
-@kernel
-def _keep_ties(values, bound, ties, wanted, first, key):
-    """Of the ``ties`` of ``values`` that equal ``bound`` keep the ``wanted`` whose hashes are smallest (all differ)."""
-    places, hashes, found = np.empty(ties, np.int64), np.empty(ties, np.uint64), 0
-    for start in range(0, values.size, _FEW):
-        few = values[start : start + _FEW]
-        if count_equal(few, bound) == 0:
-            continue
-        for i in range(few.size):
-            if (float32_bits(few[i]) & _MAGNITUDE) == bound:
-                places[found], hashes[found] = start + i, mixed(np.uint64(first + start + i), key)
-                found += 1
-    limit = np.partition(hashes, wanted)[wanted]
-    for i in range(ties):
-        if hashes[i] >= limit:
-            values[places[i]] = np.float32(0.0)
+@numba.njit
+def _keep_ties(values, bound, left, wanted, first, key):
+    """Of the ``left`` ones of ``values`` that equal ``bound`` keep ``wanted``: each with what chance is left for it.
 
-
-_FEW = 64
+    Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
+    """
+    places = np.empty(_SOME, np.int64)
+    for start in range(0, values.size, _SOME):
+        some = values[start : start + _SOME]
+        for at in places[: _places(some, bound, np.uint32(1), places)]:
+            chance = np.int64(mixed(np.uint64(first + start + at), key) >> np.uint64(33))
+            kept = chance * left < wanted << 31
+            some[at] = some[at] if kept else np.float32(0.0)
+            wanted -= kept
+            left -= 1
 
 
 @kernel

@@ -7,7 +7,7 @@ import numpy as np
 
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["agreeing_mean", "drop", "squares", "variances"]
+__all__ = ["agreeing_mean", "drop", "variances"]
 
 _STEP = 2048
 _SCALE, _LEAST, _MOST = 2.0**90, 2.0**-126, 2.0**127
@@ -56,26 +56,6 @@ def drop(values, kept):
     for i in range(values.size):
         value = values[i]
         values[i] = value * 0 if kept[i] == 0 else value
-
-
-@kernel
-def squares(values):
-    """The sum of the squares of ``values`` in float64: eight running sums, joined pairwise."""
-    a = b = c = d = e = f = g = h = 0.0
-    whole = values.size // 8 * 8
-    for k in range(0, whole, 8):
-        a += np.float64(values[k]) * np.float64(values[k])
-        b += np.float64(values[k + 1]) * np.float64(values[k + 1])
-        c += np.float64(values[k + 2]) * np.float64(values[k + 2])
-        d += np.float64(values[k + 3]) * np.float64(values[k + 3])
-        e += np.float64(values[k + 4]) * np.float64(values[k + 4])
-        f += np.float64(values[k + 5]) * np.float64(values[k + 5])
-        g += np.float64(values[k + 6]) * np.float64(values[k + 6])
-        h += np.float64(values[k + 7]) * np.float64(values[k + 7])
-    rest = 0.0
-    for k in range(whole, values.size):
-        rest += np.float64(values[k]) * np.float64(values[k])
-    return ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
 
 
 @kernel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method
 from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Operation, Run
-from blockmerge.methods.ranking import Counts, Lower, Score, Upper, at_ranks, scored
-from blockmerge.methods.scratch import chunks
+from blockmerge.methods.ranking import STEP, Score, Search, Target
+from blockmerge.methods.scratch import chunks, scratch
 
 __all__ = ["METHOD", "Fusion"]
 
@@ -37,11 +38,15 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class RowSums:
+class RowSums(Measure):
     """The pass that gathers the sums from which the divergence of each row follows."""
 
     rows: Rows
-    stacked: ClassVar[bool] = True
+
+    @property
+    def stacked(self) -> bool:
+        """Granules are told apart: sums are in their order."""
+        return True
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Sums of one granule in float64, (rows it reaches into, 3)."""
@@ -87,13 +92,19 @@ class Importance:
         from blockmerge.kernels import softmax
 
         found, width = divergences(statistics[0], self.rows), self.rows.width
-        return lambda operands, first, out: softmax.importance(operands[0], operands[1], first, width, found, out)
+
+        def score(operands: Sequence[Array], first: int, _number: int, out: NDArray[np.float32]) -> None:
+            softmax.importance(operands[0], operands[1], first, width, found, out)
+
+        return score
 
 
-def quartiles(upper: Counts) -> list[int]:
-    """The ranks of first quartile, median and third quartile, rounded down."""
-    last = int(upper.sum()) - 1
-    return [last // 4, last // 2, 3 * last // 4]
+def _quartile(count: int, _zeros: int, *, number: int) -> int:
+    """The rank of a quartile, rounded down."""
+    return number * (count - 1) // 4
+
+
+_QUARTILES = tuple(Target(0, partial(_quartile, number=number)) for number in (1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -103,10 +114,13 @@ class Fusion(Operation):
     rows: Rows
 
     @property
+    def _search(self) -> Search:
+        return Search(Importance(self.rows), _QUARTILES, before=1)
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
-        """One pass for the rows, two for the quartiles."""
-        scores = Importance(self.rows)
-        return (RowSums(self.rows), Upper(scores), Lower(scores, quartiles))
+        """One pass for the rows, the others for the quartiles."""
+        return (RowSums(self.rows), *self._search.measures)
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
@@ -117,16 +131,17 @@ class Fusion(Operation):
         from blockmerge.kernels import softmax
 
         del dtypes, out
-        score = Importance(self.rows).bind(statistics)
-        ranked = at_ranks(statistics[1][0], statistics[2][0], quartiles)
+        score, ranked = Importance(self.rows).bind(statistics), self._search.ranked(statistics)
         first_quartile, median, third_quartile = (float(np.uint32(each.bits).view(np.float32)) for each in ranked)
         threshold = np.float64(median + 1.5 * (third_quartile - first_quartile))
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
-            scores, bad = scored(score, operands, first), False
-            for part in chunks(result.size):
+            bad = False
+            for part in chunks(result.size, STEP):
                 base, model = operands[0][part], operands[1][part]
-                bad |= softmax.copy_important(base, model, scores[part], threshold, result[part])
+                scores = scratch("scores", base.shape, np.float32)
+                score((base, model), first + part.start, 0, scores)
+                bad |= softmax.copy_important(base, model, scores, threshold, result[part])
             return bad
 
         return run

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import GRANULE, Array, Measure, Operation, Run, precision_of
-from blockmerge.methods.scratch import CHUNK, chunks, scratch
-from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
+from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
+from blockmerge.methods.ranking import STEP
+from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.selection import Deltas, Selection, Share, deltas
 from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
 from blockmerge.methods.ties import DENSITY
 from blockmerge.methods.vectors import vectors
@@ -45,13 +46,13 @@ class Consensus(Operation):
     key: int
 
     @property
-    def _whole(self) -> bool:
-        return all(share.density >= 1 for share in self.shares)
+    def _selection(self) -> Selection:
+        return Selection(Deltas(), self.shares, self.key)
 
     @property
     def measures(self) -> Sequence[Measure]:
-        """Three passes find the magnitudes to keep, unless all are."""
-        return () if self._whole else (Coarse(), Fine(self.shares), Ties(self.shares))
+        """The passes that find the magnitudes to keep, unless all are."""
+        return () if self._selection.whole else self._selection.measures
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
@@ -74,14 +75,13 @@ class Consensus(Operation):
         precision = precision_of(dtypes, out)
         factors, weights = np.array(self.factors, precision), np.array(self.weights, precision)
         trimmed, scale = self._trimming(statistics, precision), precision(self.scale)
-        step = CHUNK if self._whole else GRANULE  # ties are counted by granules
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             bad = False
-            for part in chunks(result.size, step):
+            for part in chunks(result.size, STEP):
                 parts = [operand[part] for operand in operands]
                 joined = scratch("joined", parts[0].shape, precision)
-                self._join(trimmed(parts, first), weights, joined)
+                self._join(trimmed(parts, first + part.start), weights, joined)
                 tall.keep_used(vectors(parts, deltas(parts), precision), factors, self.least, joined)
                 total = scratch("total", parts[0].shape, precision)
                 sums.numbers(parts[0], total)
@@ -103,19 +103,16 @@ class Consensus(Operation):
             sums.add_numbers(out, vector, weight / divisor)
 
     def _trimming(self, statistics: Sequence[Array], precision: Any) -> Trim:
-        from blockmerge.kernels import consensus, select
+        from blockmerge.kernels import consensus
 
-        if self._whole:
+        if self._selection.whole:
             return lambda operands, first: vectors(operands, deltas(operands), precision)
-        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
-        kept = quotas(statistics[2], bounds)
-        keys = [np.uint64(select.mixed(np.uint64(number), np.uint64(self.key))) for number in range(len(self.shares))]
+        keep = self._selection.bind(statistics)
 
         def trim(operands: Sequence[Array], first: int) -> NDArray[Any]:
             narrow = deltas(operands)
             for k, delta in enumerate(narrow):
-                low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
-                select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
+                keep(delta, k, first)
             found = vectors(operands, narrow, precision)
             if found is not narrow:
                 for vector, delta in zip(found, narrow, strict=True):

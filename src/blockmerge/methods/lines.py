@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
-from blockmerge.methods.operations import Array, Observe, Operation, Run
+from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run
 from blockmerge.methods.scratch import CHUNK, chunks, scratch
 from blockmerge.methods.sphere import Shares, decoded, shares_of
 
@@ -82,12 +82,11 @@ def _rows(part: slice, length: int) -> slice:
 
 
 @dataclass(frozen=True, slots=True)
-class _ColumnGrams:
+class _ColumnGrams(Measure):
     """The pass that gathers scalar products of columns; its statistic is (models, models, columns)."""
 
     base: bool
     columns: int
-    stacked: ClassVar[bool] = False
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """The products of one granule, which is made of whole rows."""

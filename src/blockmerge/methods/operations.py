@@ -6,17 +6,18 @@ sent elsewhere without numba.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 
-__all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Observe", "Operation", "Original", "Run", "precision_of"]
+__all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Observe", "Operation", "Original", "Run", "Tally", "precision_of"]
 
 Array = NDArray[Any]
 GRANULE = 1 << 18
@@ -27,23 +28,65 @@ Run = Callable[[Sequence[Array], Array, int], bool]
 at which both start. Says whether a value was not finite."""
 
 
-Observe = Callable[[Sequence[Array], int], Array]
+Observe = Callable[[Sequence[Array], int], Array | None]
 """Looks at one granule: takes an array of encoded elements per operand, and the element at which they start. What it
-gives is a new array."""
+gives is a new array; nothing, if it is a :class:`Tally`."""
 
 
-class Measure(Protocol):
+class Measure(ABC):
     """A pass over the operands before the one that computes, for what has to be known of the whole tensor.
 
     Its statistic has one more dimension than what an observer gives: if ``stacked``, one entry for each granule, in
-    their order; else one entry, the sum over granules in that order.
+    their order; else one entry, the sum over granules in that order. ``part``: of each granule it looks at the first
+    ``1 / part``. ``spare``: it is there for rare tensors; for others it binds to nothing, and nothing is read.
     """
 
-    stacked: ClassVar[bool]
+    @property
+    def stacked(self) -> bool:
+        """Whether granules are told apart in its statistic."""
+        return False
 
-    def bind(self, statistics: Sequence[Array]) -> Observe:
-        """The function that looks at one granule, given what earlier passes measured."""
-        ...
+    @property
+    def part(self) -> int:
+        """One over the part of each granule that is looked at."""
+        return 1
+
+    @property
+    def spare(self) -> bool:
+        """Whether it is seldom needed."""
+        return False
+
+    @abstractmethod
+    def bind(self, statistics: Sequence[Array]) -> Observe | None:
+        """The function that looks at one granule, given what earlier passes measured; None if nothing is needed."""
+
+
+class Tally:
+    """An observer that adds whole numbers to counts of its own: in any order their sum is the same.
+
+    ``count`` takes what an observer takes, and an array int64 of ``shape`` to add to, one for each thread.
+    """
+
+    def __init__(self, shape: tuple[int, ...], count: Callable[[Sequence[Array], int, Array], object]) -> None:
+        self._shape, self._count = shape, count
+        self._guard = threading.Lock()
+        self._counts: dict[int, Array] = {}
+
+    def __call__(self, operands: Sequence[Array], first: int) -> None:
+        """Count one granule."""
+        me = threading.get_ident()
+        with self._guard:
+            counts = self._counts.setdefault(me, _NONE)
+        if counts is _NONE:
+            counts = self._counts[me] = np.zeros(self._shape, np.int64)
+        self._count(operands, first, counts)
+
+    def total(self) -> Array:
+        """The statistic: the counts of all threads, with a first dimension of one."""
+        return sum(self._counts.values(), np.zeros(self._shape, np.int64))[None]
+
+
+_NONE: Array = np.empty(0, np.int64)
 
 
 class Operation(ABC):

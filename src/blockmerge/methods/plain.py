@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,11 +138,10 @@ class PlainOperation(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class _Summed:
+class _Summed(Measure):
     """The pass in which a method of one's own measures."""
 
     operation: PlainOperation
-    stacked: ClassVar[bool] = False
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Its function, in float64."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import Array, Observe, Operation, Run, precision_of
+from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
 from blockmerge.methods.scratch import chunks, scratch
 from blockmerge.methods.selection import deltas
 from blockmerge.methods.vectors import vectors
@@ -20,11 +20,10 @@ __all__ = ["METHODS", "Changes", "Reinforced"]
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Measure):
     """The pass that counts, for each model, the elements that it alone changed and those that others did too."""
 
     epsilon: float
-    stacked: ClassVar[bool] = False
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Counts of one granule, (models, 2)."""

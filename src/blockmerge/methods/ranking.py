@@ -1,117 +1,262 @@
-"""The k-th smallest of one number per element of a tensor: exact, found without sorting.
+"""What stands at a rank of one number per element of a tensor: exact, found without sorting, in two readings.
 
-The numbers, *scores*, are float32 and not negative; what is not a number ranks last. As in :mod:`.selection`, one
-histogram is over the upper bits of all scores, a second one over the lower bits of those in the buckets that matter.
+The numbers, *scores*, are float32 and ranked by size, whatever their sign; what is not a number ranks last. The bits of
+non-negative floats ascend as integers, so a rank is looked for among bits:
+
+1. a histogram of the upper bits of a sample tells about where it is;
+2. a histogram of a window around that, a quarter of an octave, tells in which 64 neighbouring floats it is;
+3. counts of these 64 tell which one it is, and where in the tensor the elements are that equal it.
+
+Where the sample misleads, a histogram of all scores puts the window right, and step 2 is done again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import Array, Observe
+from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Tally
 from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["STEP", "Lower", "Ranked", "Ranks", "Score", "Scores", "Upper", "at_ranks", "scored"]
+__all__ = ["STEP", "Counts", "Equals", "Ranked", "Score", "Scores", "Search", "Target"]
 
 STEP = 1 << 15
 """Elements that are scored at once: as float32, a few task vectors of so many are what an L2 cache holds."""
-_LOW_BITS = 15
+_SAMPLED = 32
+_PARTS = GRANULE // STEP
 Counts = NDArray[np.int64]
-Ranks = Callable[[Counts], Sequence[int]]
-"""From the counts of the upper histogram to the ranks that are looked for, counted from 0."""
-Score = Callable[[Sequence[Array], int, NDArray[np.float32]], Any]
-"""Fills in the scores of a chunk: takes its operands, its first element and the array to fill."""
+Score = Callable[[Sequence[Array], int, int, NDArray[np.float32]], Any]
+"""Fills in one score of a chunk: takes its operands, its first element, the number of the score, the array to fill."""
 
 
 class Scores(Protocol):
-    """What gives each element its score."""
+    """What gives each element its scores, one or several."""
 
     def bind(self, statistics: Sequence[Array]) -> Score:
         """The function that scores, given what earlier passes measured."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """The score at a rank, as bits of float32, how many scores are below it, and how many equal to it."""
+class Target(NamedTuple):
+    """A rank to look for among all of one score: ``rank`` takes how many there are and how many are zero."""
+
+    score: int
+    rank: Callable[[int, int], int]
+
+
+class Ranked(NamedTuple):
+    """What stands at a rank, as bits of float32: how many scores are below it, equal to it, there at all, zero."""
 
     bits: int
     below: int
     equal: int
+    total: int
+    zeros: int
 
 
-def scored(score: Score, operands: Sequence[Array], first: int) -> NDArray[np.float32]:
-    """The scores of a granule, in this thread's scratch."""
-    found = scratch("scores", operands[0].shape, np.float32)
-    for part in chunks(found.size, STEP):
-        score([operand[part] for operand in operands], first + part.start, found[part])
-    return found
+class Equals(NamedTuple):
+    """Where the elements are that equal what was found: ``counts`` (chunks, targets), by the ``firsts`` of chunks."""
+
+    firsts: list[int]
+    counts: Counts
 
 
-@dataclass(frozen=True, slots=True)
-class Upper:
-    """A pass that counts the scores in each bucket of upper bits."""
+class _Bin(NamedTuple):
+    """Neighbouring floats, from the bits ``first`` on, one of which is at ``rank``; ``below`` counts smaller scores."""
 
-    scores: Scores
-    stacked: ClassVar[bool] = False
-
-    def bind(self, statistics: Sequence[Array]) -> Observe:
-        """Counts of one granule, (buckets,)."""
-        from blockmerge.kernels import select
-
-        score = self.scores.bind(statistics)
-
-        def observe(operands: Sequence[Array], first: int) -> Counts:
-            counts = np.zeros(select.COARSE, np.int64)
-            select.coarse_histogram(scored(score, operands, first), counts)
-            return counts
-
-        return observe
+    first: int
+    below: int
+    rank: int
+    total: int
+    zeros: int
 
 
-def _buckets(upper: Counts, ranks: Sequence[int]) -> list[tuple[int, int]]:
-    """For each rank, the bucket where it falls, and how many scores are in those below."""
-    ends = np.cumsum(upper)
-    buckets = [int(np.searchsorted(ends, rank, side="right")) for rank in ranks]
-    return [(bucket, int(ends[bucket] - upper[bucket])) for bucket in buckets]
+@dataclass(frozen=True)
+class Search:
+    """The passes that find ``targets`` in ``scores``, after ``before`` other passes of the operation.
 
-
-@dataclass(frozen=True, slots=True)
-class Lower:
-    """The pass after :class:`Upper`: the same by lower bits, in the bucket of each rank."""
+    ``spread``: whether to tell where the elements are that equal what is found, which tensors that are measured as one
+    cannot say.
+    """
 
     scores: Scores
-    ranks: Ranks
-    stacked: ClassVar[bool] = False
+    targets: tuple[Target, ...]
+    before: int = 0
+    spread: bool = True
 
-    def bind(self, statistics: Sequence[Array]) -> Observe:
-        """Counts of one granule, (ranks, scores in the bucket)."""
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Two passes over all elements, one over a sample, two that are there for when it misleads."""
+        return (_Upper(self), _Window(self), _Upper(self, again=True), _Window(self, again=True), _Values(self))
+
+    def ranked(self, statistics: Sequence[Array]) -> list[Ranked]:
+        """What stands at each target."""
+        own = statistics[self.before :]
+        counts = _unpacked(own[4], len(self.targets))[1].sum(axis=(0, 1), dtype=np.int64) if self.spread else own[4][0]
+        return [_ranked(place, values) for place, values in zip(self.bins(own), counts, strict=True)]
+
+    def equals(self, statistics: Sequence[Array], found: Sequence[Ranked]) -> Equals:
+        """Where the elements are that equal what :meth:`ranked` ``found``."""
+        own = statistics[self.before :]
+        firsts, counts = _unpacked(own[4], len(self.targets))
+        values = [each.bits - place.first for each, place in zip(found, self.bins(own), strict=True)]
+        spread = counts[:, :, np.arange(len(values)), values].reshape(-1, len(values)).astype(np.int64)
+        return Equals([first + STEP * part for first in firsts for part in range(_PARTS)], spread)
+
+    def lows(self, own: Sequence[Array]) -> list[int]:
+        """The bits at which the windows around the targets begin, from the last histogram of upper bits."""
         from blockmerge.kernels import select
 
-        score, upper = self.scores.bind(statistics[:-1]), statistics[-1][0]
-        buckets = [bucket for bucket, _ in _buckets(upper, self.ranks(upper))]
+        upper, found = own[2 if len(own) > 2 else 0][0], list[int]()
+        for number, target in enumerate(self.targets):
+            ends = np.cumsum(upper[target.score])
+            zeros = own[1][0, number, 1] if len(own) > 2 else upper[target.score, 0]
+            rank = min(max(target.rank(int(ends[-1]), int(zeros)), 0), int(ends[-1]) - 1)
+            middle = int(np.searchsorted(ends, rank, side="right")) << select.LOW_BITS
+            found.append(max(middle + (select.FINE - select.WINDOW) // 2, 0))
+        return found
 
-        def observe(operands: Sequence[Array], first: int) -> Counts:
-            found = scored(score, operands, first)
-            counts = np.zeros((len(buckets), select.FINE), np.int64)
-            for bucket, count in zip(buckets, counts, strict=True):
-                select.fine_histogram(found, np.uint32(bucket), count)
-            return counts
+    def bins(self, own: Sequence[Array]) -> list[_Bin]:
+        """The floats among which each target is; nothing if a window missed its target."""
+        from blockmerge.kernels import select
 
-        return observe
+        again = len(own) > 3 and own[3].size > 0
+        windows, found = own[3 if again else 1][0], list[_Bin]()
+        for low, counts, target in zip(self.lows(own[: 3 if again else 1]), windows, self.targets, strict=True):
+            below, zeros, total = map(int, counts[:3])
+            rank, ends = target.rank(total, zeros), below + np.cumsum(counts[3:])
+            if not below <= rank < ends[-1]:
+                return []
+            at = int(np.searchsorted(ends, rank, side="right"))
+            found.append(_Bin(low + at * select.VALUES, int(ends[at] - counts[3 + at]), rank, total, zeros))
+        return found
+
+    def scored(
+        self, score: Score, operands: Sequence[Array], first: int
+    ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+        """For each chunk of a granule and each target: number of the chunk, of the target, and scores in scratch."""
+        for part in chunks(operands[0].size, STEP):
+            parts, last = [operand[part] for operand in operands], -1
+            found = scratch("scores", parts[0].shape, np.float32)
+            for number, target in enumerate(self.targets):
+                if target.score != last:
+                    score(parts, first + part.start, target.score, found)
+                    last = target.score
+                yield part.start // STEP, number, found
 
 
-def at_ranks(upper: Counts, lower: Counts, ranks: Ranks) -> list[Ranked]:
-    """What stands at each rank, from the histograms of both passes."""
-    found: list[Ranked] = []
-    wanted = ranks(upper)
-    for counts, rank, (bucket, below) in zip(lower, wanted, _buckets(upper, wanted), strict=True):
-        ends = below + np.cumsum(counts)
-        at = int(np.searchsorted(ends, rank, side="right"))
-        found.append(Ranked((bucket << _LOW_BITS) + at, int(ends[at] - counts[at]), int(counts[at])))
-    return found
+def _ranked(place: _Bin, values: Counts) -> Ranked:
+    ends = place.below + np.cumsum(values)
+    at = int(np.searchsorted(ends, place.rank, side="right"))
+    return Ranked(place.first + at, int(ends[at] - values[at]), int(values[at]), place.total, place.zeros)
+
+
+@dataclass(frozen=True)
+class _Upper(Measure):
+    """Counts (scores, buckets) of upper bits: of a sample, or ``again`` of all, if the first window missed."""
+
+    search: Search
+    again: bool = False
+
+    @property
+    def part(self) -> int:
+        """A sample is the first part of each granule."""
+        return 1 if self.again else _SAMPLED
+
+    @property
+    def spare(self) -> bool:
+        """The second time."""
+        return self.again
+
+    def bind(self, statistics: Sequence[Array]) -> Observe | None:
+        """Count."""
+        from blockmerge.kernels import select
+
+        if self.again and self.search.bins(statistics[self.search.before :]):
+            return None
+        score, search = self.search.scores.bind(statistics), self.search
+        numbers = {target.score: number for number, target in enumerate(search.targets)}
+
+        def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
+            for _, number, found in search.scored(score, operands, first):
+                which = search.targets[number].score
+                if numbers[which] == number:  # once for each score
+                    select.coarse_histogram(found, counts[which])
+
+        return Tally((len(numbers), select.COARSE), count)
+
+
+@dataclass(frozen=True)
+class _Window(Measure):
+    """Counts (targets, 3 + bins): scores below the window, zeros, all, and those in each bin of the window."""
+
+    search: Search
+    again: bool = False
+
+    @property
+    def spare(self) -> bool:
+        """The second time."""
+        return self.again
+
+    def bind(self, statistics: Sequence[Array]) -> Observe | None:
+        """Count."""
+        from blockmerge.kernels import select
+
+        own = statistics[self.search.before :]
+        if self.again and not own[2].size:
+            return None
+        score, search = self.search.scores.bind(statistics), self.search
+        lows = list(map(np.uint32, search.lows(own)))
+
+        def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
+            for _, number, found in search.scored(score, operands, first):
+                select.count_window(found, lows[number], counts[number])
+
+        return Tally((len(lows), 3 + select.WINDOW // select.VALUES), count)
+
+
+@dataclass(frozen=True)
+class _Values(Measure):
+    """Counts of each float in the bins: of all, (targets, floats), or of each chunk of each granule, packed."""
+
+    search: Search
+
+    @property
+    def stacked(self) -> bool:
+        """Whether granules are told apart."""
+        return self.search.spread
+
+    def bind(self, statistics: Sequence[Array]) -> Observe:
+        """Count."""
+        from blockmerge.kernels import select
+
+        score, search = self.search.scores.bind(statistics), self.search
+        firsts = [np.uint32(each.first) for each in search.bins(statistics[search.before :])]
+        shape = (len(firsts), select.VALUES)
+
+        def spread(operands: Sequence[Array], first: int) -> Array:
+            counts = np.zeros((_PARTS, *shape), np.uint16)
+            for part, number, found in search.scored(score, operands, first):
+                select.count_values(found, firsts[number], counts[part, number])
+            return _packed(first, counts)
+
+        def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
+            for _, number, found in search.scored(score, operands, first):
+                select.count_values(found, firsts[number], counts[number])
+
+        return spread if search.spread else Tally(shape, count)
+
+
+def _packed(first: int, counts: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Counts of a granule, (chunks, targets, floats), behind its first element."""
+    return np.concatenate([np.array([first]).view(np.uint16), counts.reshape(-1)])
+
+
+def _unpacked(packed: NDArray[np.uint16], targets: int) -> tuple[list[int], NDArray[np.uint16]]:
+    """The first elements of granules, and their counts (granules, chunks, targets, floats)."""
+    firsts = np.ascontiguousarray(packed[:, :4]).view(np.int64)[:, 0]
+    return firsts.tolist(), packed[:, 4:].reshape(len(packed), _PARTS, targets, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
-from blockmerge.methods.ranking import STEP, Counts, Lower, Score, Upper, at_ranks, scored
+from blockmerge.methods.ranking import STEP, Score
 from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.selection import Bounds, deltas, quotas
+from blockmerge.methods.selection import Selection, Share, deltas
 from blockmerge.methods.vectors import vectors
 
 __all__ = ["METHOD", "SelectCalculateErase"]
 
-_ALL = 0x7FFFFFFF
-"""Above the bits of every magnitude."""
 Choose = Callable[[Sequence[Array], int], NDArray[np.float32] | None]
-"""Takes the operands of a granule and its first element; gives what is not zero where an element is selected, or None
-for all."""
+"""Takes the operands of a chunk and its first element; gives what is not zero where an element is selected, or None
+where all are."""
 
 
 class Variances:
@@ -34,98 +32,50 @@ class Variances:
         from blockmerge.kernels import variance
 
         del statistics
-        return lambda operands, _first, out: variance.variances(deltas(operands), out)
+        return lambda operands, _first, _number, out: variance.variances(deltas(operands), out)
+
+
+def chooser(selection: Selection, statistics: Sequence[Array]) -> Choose:
+    """The function that tells which elements of a chunk ``selection`` keeps."""
+    if selection.whole:
+        return lambda operands, first: None
+    score, keep = selection.scores.bind(()), selection.bind(statistics)
+
+    def choose(operands: Sequence[Array], first: int) -> NDArray[np.float32]:
+        found = scratch("scores", operands[0].shape, np.float32)
+        score(operands, first, 0, found)
+        keep(found, 0, first)
+        return found
+
+    return choose
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """The ``topk`` part of the elements, by variance; ties are chosen by chance, seeded by ``key``."""
-
-    topk: float
-    key: int
-
-    @property
-    def measures(self) -> tuple[Measure, ...]:
-        """Three passes: two find the bound, the third where the ties with it are."""
-        return (Upper(Variances()), Lower(Variances(), self.ranks), Equals(self)) if self.topk < 1 else ()
-
-    def wanted(self, upper: Counts) -> int:
-        """How many elements are selected: ``topk`` of those in which the models differ at all."""
-        return int(self.topk * int(upper[1:].sum()))  # bucket zero holds zeros alone
-
-    def ranks(self, upper: Counts) -> list[int]:
-        """The rank from which on elements are selected; the last, if none are."""
-        return [int(upper.sum()) - max(self.wanted(upper), 1)]
-
-    def bound(self, statistics: Sequence[Array]) -> Bounds:
-        """The smallest variance that is selected, and how many of those equal to it are."""
-        upper, lower = statistics[0][0], statistics[1][0]
-        wanted = self.wanted(upper)
-        if wanted == 0:
-            return Bounds(_ALL, _ALL, 0, 0)
-        (found,) = at_ranks(upper, lower, self.ranks)
-        above = int(upper.sum()) - found.below - found.equal
-        return Bounds(found.bits, _ALL, wanted - above, 0)
-
-    def bind(self, statistics: Sequence[Array]) -> Choose:
-        """The function that chooses in a granule: not zero where an element is selected."""
-        from blockmerge.kernels import select
-
-        if not self.measures:
-            return lambda operands, first: None
-        score, bound = Variances().bind(()), self.bound(statistics)
-        kept, key = quotas(statistics[2], [bound]), np.uint64(self.key)
-
-        def choose(operands: Sequence[Array], first: int) -> NDArray[np.float32]:
-            found = scored(score, operands, first)
-            ties = int(kept[first][0, 0])
-            select.keep_between(found, np.uint32(bound.low), ties, np.uint32(_ALL), found.size, first, key)
-            return found
-
-        return choose
-
-
-@dataclass(frozen=True, slots=True)
-class Equals:
-    """The pass that counts the ties with the bound of a selection, granule by granule."""
-
-    selection: Selection
-    stacked: ClassVar[bool] = True
-
-    def bind(self, statistics: Sequence[Array]) -> Observe:
-        """The ties of one granule and its first element, as :func:`quotas` takes them."""
-        from blockmerge.kernels import select
-
-        score, bits = Variances().bind(()), np.uint32(self.selection.bound(statistics).low)
-
-        def observe(operands: Sequence[Array], first: int) -> Counts:
-            ties = select.count_equal(scored(score, operands, first), bits)
-            return np.array([[ties, 0], [first, first]], np.int64)
-
-        return observe
-
-
-@dataclass(frozen=True, slots=True)
-class Squares:
+class Squares(Measure):
     """The pass that sums the squares of what is selected, for each model."""
 
     selection: Selection
-    stacked: ClassVar[bool] = True
+
+    @property
+    def stacked(self) -> bool:
+        """Granules are told apart: sums are in their order."""
+        return True
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Sums of one granule in float64, (models + 1,); the last is the number of elements."""
-        from blockmerge.kernels import variance
+        from blockmerge.kernels import dots, variance
 
-        choose = self.selection.bind(statistics)
+        choose = chooser(self.selection, statistics)
 
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
-            chosen = choose(operands, first)
             sums = np.zeros(len(operands))
             for part in chunks(operands[0].size, STEP):
-                for k, delta in enumerate(deltas([operand[part] for operand in operands])):
+                parts = [operand[part] for operand in operands]
+                chosen = choose(parts, first + part.start)
+                for k, delta in enumerate(deltas(parts)):
                     if chosen is not None:
-                        variance.drop(delta, chosen[part])
-                    sums[k] += variance.squares(delta)
+                        variance.drop(delta, chosen)
+                    sums[k] += dots.squares(delta)
             sums[-1] = operands[0].size
             return sums
 
@@ -146,13 +96,14 @@ class SelectCalculateErase(Operation):
     @property
     def measures(self) -> tuple[Measure, ...]:
         """The passes of the selection, if there is one, and one for the weights."""
-        return (*self.selection.measures, Squares(self.selection))
+        found = () if self.selection.whole else self.selection.measures
+        return (*found, Squares(self.selection))
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
         return {
             "kind": "select, calculate, erase",
-            "topk": self.selection.topk,
+            "topk": self.selection.shares[0].density,
             "uniform_below": self.uniform_below,
             "key": self.selection.key,
         }
@@ -161,18 +112,19 @@ class SelectCalculateErase(Operation):
         """Chunk by chunk, in float32 where that holds everything, else in float64."""
         from blockmerge.kernels import sums, variance
 
-        precision, choose = precision_of(dtypes, out), self.selection.bind(statistics)
+        precision, choose = precision_of(dtypes, out), chooser(self.selection, statistics)
         weights = self._weights(statistics[-1]).astype(precision)
         balanced, least = self.uniform_below > 0, precision(1e-6 if self.uniform_below > 0 else 0.0)
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
-            chosen, bad = choose(operands, first), False
+            bad = False
             for part in chunks(result.size, STEP):
                 parts = [operand[part] for operand in operands]
+                chosen = choose(parts, first + part.start)
                 changes = vectors(parts, deltas(parts), precision)
                 if chosen is not None:
                     for change in changes:
-                        variance.drop(change, chosen[part])
+                        variance.drop(change, chosen)
                 total = scratch("total", parts[0].shape, precision)
                 variance.agreeing_mean(changes, weights, balanced, least, total)
                 sums.add(total, parts[0], precision(1.0))
@@ -195,7 +147,8 @@ class SelectCalculateErase(Operation):
 
 def _build(call: Call) -> Operation:
     below = 1e-6 if call.values["variant"] == "mergekit" else 0.0
-    return SelectCalculateErase(Selection(call.number("select_topk"), call.key), below)
+    share = Share(call.number("select_topk"), nonzero=True)
+    return SelectCalculateErase(Selection(Variances(), (share,), call.key), below)
 
 
 METHOD = Method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +21,10 @@ _own = threading.local()
 def scratch(purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An uninitialised array that this thread alone uses for ``purpose``, until it asks for it again."""
     arrays: dict[str, NDArray[Any]] = _own.__dict__.setdefault("arrays", {})
-    found = arrays.get(purpose)
-    if found is None or found.shape != shape or found.dtype != dtype:
-        found = arrays[purpose] = np.empty(shape, dtype)
-    return found
+    size, found = math.prod(shape), arrays.get(purpose)
+    if found is None or found.size < size or found.dtype != dtype:
+        found = arrays[purpose] = np.empty(size, dtype)
+    return found[:size].reshape(shape)
 
 
 def chunks(size: int, step: int = CHUNK) -> Iterator[slice]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
-from blockmerge.methods.operations import Array, Observe, Operation, Run
+from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run
 from blockmerge.methods.scratch import chunks, scratch
 
 __all__ = ["Gram", "Shares", "SpanSum", "decoded", "shares_of"]
@@ -28,11 +28,15 @@ _SUMMED = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
-class Gram:
+class Gram(Measure):
     """The pass that gathers scalar products; its statistic is the Gram matrix of the whole tensor."""
 
     base: bool
-    stacked: ClassVar[bool] = True
+
+    @property
+    def stacked(self) -> bool:
+        """Granules are told apart: sums are in their order."""
+        return True
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """The Gram matrix of one granule."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call
 from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
-from blockmerge.methods.scratch import scratch
+from blockmerge.methods.ranking import STEP
+from blockmerge.methods.scratch import chunks, scratch
 from blockmerge.methods.selection import deltas
 from blockmerge.methods.thinning import Thinning
 from blockmerge.methods.vectors import vectors
@@ -87,16 +88,21 @@ class TaskVectors(Operation):
         scale = precision(self.scale / divisor)
         weights = np.array(self.weights, precision)
 
+        step = STEP if self.thinning is None else self.thinning.step
+
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             bad = any(map(nonfinite, operands))  # it may be dropped
-            kept = deltas(operands)
-            factors = [1.0 if thin is None else thin(delta, k, first) for k, delta in enumerate(kept)]
-            joined = scratch("joined", (result.size,), precision)
-            self._joined(_widened(kept, operands, factors, precision), weights, joined)
-            total = scratch("total", (result.size,), precision)
-            sums.numbers(operands[0], total)
-            sums.add_numbers(total, joined, scale)
-            return sums.store(total, result) or bad
+            for part in chunks(result.size, step):
+                parts = [operand[part] for operand in operands]
+                kept = deltas(parts)
+                factors = [1.0 if thin is None else thin(delta, k, first + part.start) for k, delta in enumerate(kept)]
+                joined = scratch("joined", parts[0].shape, precision)
+                self._joined(_widened(kept, parts, factors, precision), weights, joined)
+                total = scratch("total", parts[0].shape, precision)
+                sums.numbers(parts[0], total)
+                sums.add_numbers(total, joined, scale)
+                bad |= sums.store(total, result[part])
+            return bad
 
         return run
 

@@ -9,20 +9,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.declaration import Call
 from blockmerge.methods.operations import Array, Measure, Observe
-from blockmerge.methods.scratch import CHUNK, chunks, scratch
-from blockmerge.methods.selection import Coarse, Fine, Share, Ties, bounds_of, deltas, quotas
+from blockmerge.methods.ranking import STEP
+from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.selection import Deltas, Selection, Share, deltas, keys
 
 __all__ = [
     "ByChance",
     "ByMagnitude",
-    "ByMagnitudeOverall",
     "ByRank",
     "Matched",
     "Thin",
@@ -33,8 +33,9 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 Thin = Callable[[Floats, int, int], Any]
-"""Zeroes what is dropped of a task vector: takes its elements, the number of the model, the index of the first. Gives
-what the others are to be multiplied by: a number, or an array with one for each element, in this thread's scratch."""
+"""Zeroes what is dropped of a chunk of a task vector: takes its elements, the number of the model, the index of the
+first. Gives what the others are to be multiplied by: a number, or an array with one for each, in this thread's scratch.
+"""
 
 
 class Thinning(ABC):
@@ -49,6 +50,11 @@ class Thinning(ABC):
     def row(self) -> int:
         """Elements that must be seen together."""
         return 1
+
+    @property
+    def step(self) -> int:
+        """Elements of a chunk: whole rows, and as many as a cache holds."""
+        return max(STEP // self.row, 1) * self.row
 
     @property
     def joined(self) -> Hashable | None:
@@ -69,95 +75,50 @@ class Thinning(ABC):
         """The function that thins, given what was measured; it gives factors of the type ``precision``."""
 
 
-def _keys(count: int, key: int) -> list[np.uint64]:
-    """A key for each model."""
-    from blockmerge.kernels import select
-
-    return [np.uint64(select.mixed(np.uint64(number), np.uint64(key))) for number in range(count)]
-
-
 @dataclass(frozen=True)
 class ByMagnitude(Thinning):
-    """Keeps the ``shares`` of the task vectors; ``key`` seeds the choice among equal magnitudes."""
+    """Keeps the ``shares`` of the task vectors; ``key`` seeds the choice among equal magnitudes.
 
-    shares: tuple[Share, ...]
-    key: int
-
-    @property
-    def measures(self) -> Sequence[Measure]:
-        """Three passes find the magnitudes to keep."""
-        return (Coarse(), Fine(self.shares), Ties(self.shares))
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is dropped."""
-        return all(share.density >= 1 and share.gamma <= 0 for share in self.shares)
-
-    def numbers(self) -> dict[str, Any]:
-        """The plain values."""
-        shares = [[share.density, share.gamma, share.density_first] for share in self.shares]
-        return {"by": "magnitude", "shares": shares, "key": self.key}
-
-    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Keep what lies between two magnitudes, and of those equal to one as many as this granule may."""
-        from blockmerge.kernels import select
-
-        keys = _keys(len(self.shares), self.key)
-        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
-        kept = quotas(statistics[2], bounds)
-        one = precision(1.0)
-
-        def thin(delta: Floats, k: int, first: int) -> Any:
-            low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
-            select.keep_between(delta, low, int(kept[first][k, 0]), high, int(kept[first][k, 1]), first, keys[k])
-            return one
-
-        return thin
-
-
-@dataclass(frozen=True)
-class ByMagnitudeOverall(Thinning):
-    """Keeps the ``shares`` of the task vectors of whole models: one threshold for all tensors.
-
-    Elements that equal the smallest or largest magnitude which is kept are kept all.
+    ``overall``: they are shares of whole models, so there is one threshold for all tensors, and all magnitudes that
+    equal it are kept.
     """
 
     shares: tuple[Share, ...]
+    key: int
+    overall: bool = False
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(Deltas(), self.shares, self.key, joined=self.overall)
 
     @property
     def measures(self) -> Sequence[Measure]:
-        """Two passes over all tensors find the magnitudes to keep."""
-        return (Coarse(), Fine(self.shares))
+        """The passes that find the magnitudes to keep."""
+        return self._selection.measures
 
     @property
-    def joined(self) -> Hashable:
+    def joined(self) -> Hashable | None:
         """All tensors of which as much is kept."""
-        return ("magnitude", self.shares)
+        return ("magnitude", self.shares) if self.overall else None
 
     @property
     def whole(self) -> bool:
         """Whether nothing is dropped."""
-        return all(share.density >= 1 and share.gamma <= 0 for share in self.shares)
+        return self._selection.whole
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
         shares = [[share.density, share.gamma, share.density_first] for share in self.shares]
-        return {"by": "magnitude in the whole model", "shares": shares}
+        if self.overall:
+            return {"by": "magnitude in the whole model", "shares": shares}
+        return {"by": "magnitude", "shares": shares, "key": self.key}
 
     def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Keep what lies between two magnitudes, these included."""
-        from blockmerge.kernels import select
-
-        bounds = bounds_of(statistics[0][0], statistics[1][0], self.shares)
-        empty = [share.density <= 0 for share in self.shares]
-        one = precision(1.0)
+        """Keep what lies between two magnitudes, and of those equal to one as many as this chunk may."""
+        keep, one = self._selection.bind(statistics), precision(1.0)
 
         def thin(delta: Floats, k: int, first: int) -> Any:
-            if empty[k]:
-                delta[:] = 0
-            else:
-                low, high = np.uint32(bounds[k].low), np.uint32(bounds[k].high)
-                select.keep_between(delta, low, delta.size, high, delta.size, first, np.uint64(0))
+            keep(delta, k, first)
             return one
 
         return thin
@@ -184,7 +145,7 @@ class ByChance(Thinning):
         """Keep by a hash of the index."""
         from blockmerge.kernels import select
 
-        keys = _keys(len(self.densities), self.key)
+        seeds = keys(len(self.densities), self.key)
         limits = [np.uint64(round(density * 2**32)) for density in self.densities]
         factors = [
             precision(1.0 / density) if self.rescale and density > 0 else precision(1.0) for density in self.densities
@@ -192,7 +153,7 @@ class ByChance(Thinning):
         one = np.float32(1.0)
 
         def thin(delta: Floats, k: int, first: int) -> Any:
-            select.keep_by_chance(delta, limits[k], first, keys[k], one)
+            select.keep_by_chance(delta, limits[k], first, seeds[k], one)
             return factors[k]
 
         return thin
@@ -231,28 +192,31 @@ class ByRank(Thinning):
         """Sort each row's magnitudes with their places, some rows at a time, and keep by a hash of the index."""
         from blockmerge.kernels import select
 
-        keys, one = _keys(len(self.chances), self.key), precision(1.0)
+        seeds, one = keys(len(self.chances), self.key), precision(1.0)
 
         def thin(delta: Floats, k: int, first: int) -> Any:
             factors = scratch(f"factors {k}", (delta.size,), precision)
             length = min(self.length, delta.size)  # a vocabulary's row may be cut
             low, high = self.chances[k]
-            for part in chunks(delta.size, max(CHUNK // length, 1) * length):
-                ranked = scratch("ranked", (part.stop - part.start,), np.uint64)
-                select.magnitudes_with_places(delta[part], length, ranked)
-                ranked.reshape(-1, length).sort(axis=1)
-                select.keep_by_rank(delta[part], ranked, length, low, high, first + part.start, keys[k], factors[part])
+            ranked = scratch("ranked", delta.shape, np.uint64)
+            select.magnitudes_with_places(delta, length, ranked)
+            ranked.reshape(-1, length).sort(axis=1)
+            select.keep_by_rank(delta, ranked, length, low, high, first, seeds[k], factors)
             return factors if self.rescale else one
 
         return thin
 
 
 @dataclass(frozen=True, slots=True)
-class _Norms:
+class _Norms(Measure):
     """The pass that adds up the magnitudes of task vectors as they are and when thinned by ``thinning``."""
 
     thinning: Thinning
-    stacked: ClassVar[bool] = True
+
+    @property
+    def stacked(self) -> bool:
+        """Granules are told apart: sums are in their order."""
+        return True
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Sums of one granule, (models, 2)."""
@@ -261,12 +225,12 @@ class _Norms:
         thin = self.thinning.bind(statistics, np.float32)
 
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
-            found = deltas(operands)
-            norms = np.zeros((len(found), 2))
-            for k, delta in enumerate(found):
-                norms[k, 0] = dots.l1(delta)
-                thin(delta, k, first)
-                norms[k, 1] = dots.l1(delta)
+            norms = np.zeros((len(operands) - 1, 2))
+            for part in chunks(operands[0].size, self.thinning.step):
+                for k, delta in enumerate(deltas([operand[part] for operand in operands])):
+                    norms[k, 0] += dots.l1(delta)
+                    thin(delta, k, first + part.start)
+                    norms[k, 1] += dots.l1(delta)
             return norms
 
         return observe

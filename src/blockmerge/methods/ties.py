@@ -8,7 +8,7 @@ from blockmerge.methods.operations import Operation
 from blockmerge.methods.selection import Share
 from blockmerge.methods.task_arithmetic import LAMBDA, WEIGHT
 from blockmerge.methods.task_vectors import TaskVectors
-from blockmerge.methods.thinning import ByMagnitude, ByMagnitudeOverall, matched
+from blockmerge.methods.thinning import ByMagnitude, matched
 
 __all__ = ["DENSITY", "METHOD", "RESCALE"]
 
@@ -24,7 +24,7 @@ def _build(call: Call) -> Operation:
         return TaskVectors.of(call, matched(call, ByMagnitude(shares, call.key)), join="sign")
     if call.flag("rescale"):
         raise RecipeError("rescale: goes with scope: tensor only")
-    return TaskVectors.of(call, ByMagnitudeOverall(shares), join="sign")
+    return TaskVectors.of(call, ByMagnitude(shares, 0, overall=True), join="sign")
 
 
 METHOD = Method(

@@ -87,10 +87,11 @@ class Row:
 
     @property
     def read_bytes(self) -> int:
-        """Bytes to read, in all passes."""
+        """Bytes to read, in all passes that are likely to be needed."""
         return sum(
-            piece.count * read.dtype.bits // 8 * (1 + len(piece.operation.measures))
+            piece.count * read.dtype.bits // 8 // part
             for piece in self.pieces
+            for part in (1, *(measure.part for measure in piece.operation.measures if not measure.spare))
             for read in piece.reads
         )
 
