@@ -244,6 +244,28 @@ def test_keeping_by_rank_is_what_it_says(row: int, precision: type) -> None:
     assert (kept == np.where(hashes < chances.reshape(-1), values, 0)).all()
 
 
+@pytest.mark.parametrize("kind", ["normal", "few", "constant", "wide", "zeros", "one octave", "a zero row"])
+@pytest.mark.parametrize("row", [1, 2, 61, 896, 4097])
+def test_ranks_from_buckets_are_those_from_sorting(row: int, kind: str) -> None:
+    random = np.random.default_rng(row)
+    values = random.normal(0, 1, row * 4).astype(np.float32)
+    values = {
+        "normal": values,
+        "few": np.round(values, 1),
+        "constant": np.full_like(values, -0.3),
+        "wide": values * np.exp2(random.integers(-120, 20, values.size)).astype(np.float32),
+        "zeros": np.where(random.random(values.size) < 0.8, 0, values),
+        "one octave": 1 + np.abs(values) / 100,
+        "a zero row": np.where(np.arange(values.size) < row, 0, values),
+    }[kind].astype(np.float32)
+    ranked, sorted_, factors = np.empty(values.size, np.uint64), values.copy(), np.empty(values.size)
+    select.magnitudes_with_places(values, row, ranked)
+    ranked.reshape(-1, row).sort(axis=1)
+    select.keep_by_rank(sorted_, ranked, row, 0.35, 0.65, 77, np.uint64(9), factors)
+    select.keep_by_bucket(values, row, 0.35, 0.65, 77, np.uint64(9))
+    assert (values.view(np.uint32) == sorted_.view(np.uint32)).all()
+
+
 @pytest.mark.parametrize(("low", "high"), [(3, 7), (0, 8), (5, 5), (2, 200)])
 @pytest.mark.parametrize(("low_kept", "high_kept"), [(0, 0), (7, 1), (1, 400), (400, 9)])
 def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_kept: int, high_kept: int) -> None:
@@ -269,13 +291,14 @@ def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
     low = np.float32(first).view(np.uint32)
     values[300:900] = (low + np.arange(600, dtype=np.uint32) // 5).view(np.float32)
     bits = (values.view(np.uint32) & 0x7FFFFFFF).astype(np.int64)
-    window, few = np.zeros(3 + select.WINDOW // select.VALUES, np.int64), np.zeros(select.VALUES, np.uint16)
+    window, few = np.zeros(3 + select.WINDOW // select.VALUES, np.int64), np.zeros((3, select.VALUES), np.uint32)
     select.count_window(values, low, window)
-    select.count_values(values, low, few)
+    select.count_values(values, low, 2048, few)
     inside = bits[(bits >= low) & (bits < low + select.WINDOW)] - low
     assert window[:3].tolist() == [(bits < low).sum(), 300, values.size]
     assert (window[3:] == np.bincount(inside // select.VALUES, minlength=window.size - 3)).all()
-    assert (few == np.bincount(inside[inside < select.VALUES], minlength=few.size)).all()
+    assert (few.sum(0) == np.bincount(inside[inside < select.VALUES], minlength=select.VALUES)).all()
+    assert few[0].sum() == ((bits[:2048] >= low) & (bits[:2048] < low + select.VALUES)).sum()
 
 
 def test_sums_by_rows_and_columns_are_what_they_say() -> None:

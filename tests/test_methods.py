@@ -536,6 +536,24 @@ def test_exactly_so_many_are_kept_and_none_smaller_than_a_dropped_one(
         assert nonzero.sum() == kept
 
 
+@pytest.mark.parametrize(("misled", "more"), [(False, 0), (True, 2)])
+def test_a_sample_that_misleads_costs_time_and_changes_nothing(tmp_path: Path, misled: bool, more: int) -> None:
+    random = np.random.default_rng(8)
+    model = random.normal(0, 0.1, (512, 1024)).astype(np.float32)
+    if misled:  # where the sample is taken, everything is small
+        model.reshape(2, -1)[:, : (1 << 18) // 32] *= 1e-6
+    folder, base = tmp_path / "out", np.zeros_like(model)
+    paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
+    recipe = {"method": "ties", "base": paths[0], "models": [paths[1]], "weight": 1, "density": 0.3}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    plan = blockmerge.plan(tmp_path / "recipe.yaml")
+    finished = blockmerge.merge(plan, folder)
+    kept = models.read(folder)["a.weight"][1] != 0
+    assert finished.bytes_read == plan.bytes_to_read + more * 2 * model.nbytes
+    assert kept.sum() == int(0.3 * model.size)
+    assert np.abs(model[kept]).min() > np.abs(model[~kept]).max()
+
+
 def test_ties_between_magnitudes_are_broken_by_chance_all_over_the_tensor(tmp_path: Path) -> None:
     base = np.zeros((1024, 1024), np.float32)
     model = np.full((1024, 1024), 0.5, np.float32)

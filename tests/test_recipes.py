@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockmerge.architectures import Block
@@ -1102,6 +1102,7 @@ def _references(part: Any) -> set[str]:
     return set()
 
 
+@settings(deadline=None)
 @given(native_recipes() | mergekit_recipes())
 def test_schemas_take_what_is_read(entries: dict[str, Any]) -> None:
     jsonschema = pytest.importorskip("jsonschema")

@@ -71,13 +71,17 @@ class Computer:
             kept = result[tile.skipped * size : (tile.skipped + tile.kept) * size]
             yield Computed((tile.first + tile.skipped) * size, kept.data, _counted(piece, tile))
 
-    def _operands(self, piece: Piece, tile: Tile, buffers: Buffers) -> list[NDArray[Any]]:
-        """What the piece reads for a tile."""
-        operands: list[NDArray[Any]] = []
-        for number, read in enumerate(piece.reads):
-            buffer = buffers.operand(number, tile.count * read.dtype.itemsize)
-            self._sources[read.model].read_into(read.name, tile.first, tile.count, buffer.data)
-            operands.append(buffer.view(read.dtype.storage))
+    def _operands(self, piece: Piece, tile: Tile, buffers: Buffers) -> Sequence[NDArray[Any]]:
+        """What the piece reads for a tile: one array (operands, elements), if all have one format."""
+        dtypes, count = [read.dtype for read in piece.reads], tile.count
+        if len(set(dtypes)) == 1:
+            room = buffers.operand(0, len(dtypes) * count * dtypes[0].itemsize)
+            operands: Any = room.view(dtypes[0].storage).reshape(len(dtypes), count)
+        else:
+            rooms = (buffers.operand(number, count * dtype.itemsize) for number, dtype in enumerate(dtypes))
+            operands = [room.view(dtype.storage) for room, dtype in zip(rooms, dtypes, strict=True)]
+        for read, operand in zip(piece.reads, operands, strict=True):
+            self._sources[read.model].read_into(read.name, tile.first, count, operand.view(np.uint8).data)
         return operands
 
     def _bad_value(

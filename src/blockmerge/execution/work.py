@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,7 +176,7 @@ class RowWork:
         """The same, while that pass runs: nothing, if what was measured before has told enough."""
         return None if self._observers[piece] is None else self.measure(number, piece)
 
-    def observe(self, measure: Measure, tile: Tile, operands: list[Array]) -> None:
+    def observe(self, measure: Measure, tile: Tile, operands: Sequence[Array]) -> None:
         """Let ``measure``, that of the pass which runs, look at a granule, and keep what it found."""
         observer = self._observers[tile.piece]
         assert observer is not None

@@ -6,34 +6,70 @@ import numba
 import numpy as np
 
 from blockmerge.kernels.cache import kernel
-from blockmerge.kernels.sums import add_numbers
+from blockmerge.kernels.sums import add_numbers, numbers, store
 
-__all__ = ["agreeing_sum", "mask_by"]
+__all__ = ["agreeing_sum", "join", "mask_by", "plain_sum"]
 
 
 @kernel
 def agreeing_sum(deltas, weights, normalize, out):
-    """``out[i]`` += sum of the weighted ``deltas[:, i]`` whose sign is that of their sum; over their weights, if asked.
+    """``out`` = sum of the weighted ``deltas`` whose sign is that of the whole sum, over their weights if asked.
 
-    deltas: (models, elements), weights: (models,), out: (elements,) of zeros, all of one float type.
+    deltas: (models, elements), weights: (models,), out: (elements,), all of one float type.
     """
-    count, size = deltas.shape
+    room = np.empty((2, _STEP), out.dtype)
+    for start in range(0, out.size, _STEP):
+        _agreeing(deltas, start, weights, normalize, room, out[start : start + _STEP])
+
+
+@kernel
+def plain_sum(deltas, weights, out):
+    """``out`` = sum of the weighted ``deltas``; as above."""
+    for start in range(0, out.size, _STEP):
+        _sum(deltas, start, weights, out[start : start + _STEP])
+
+
+@kernel
+def join(deltas, weights, by_sign, normalize, scale, base, out):
+    """``out`` = ``base + scale`` times :func:`agreeing_sum` or :func:`plain_sum`, rounded once.
+
+    ``base`` and ``out`` hold encoded elements. Says whether a value is not finite.
+    """
+    bad, room, sums = False, np.empty((2, _STEP), weights.dtype), np.empty((2, _STEP), weights.dtype)
+    for start in range(0, out.size, _STEP):
+        some = out[start : start + _STEP]
+        found, total = sums[0, : some.size], sums[1, : some.size]
+        if by_sign:
+            _agreeing(deltas, start, weights, normalize, room, found)
+        else:
+            _sum(deltas, start, weights, found)
+        numbers(base[start : start + _STEP], total)
+        add_numbers(total, found, scale)
+        bad |= store(total, some)
+    return bad
+
+
+@numba.njit
+def _sum(deltas, start, weights, out):
+    out[:] = out.dtype.type(0)
+    for k in range(len(deltas)):
+        add_numbers(out, deltas[k, start : start + out.size], weights[k])
+
+
+@numba.njit
+def _agreeing(deltas, start, weights, normalize, room, out):
     zero, one, small = out.dtype.type(0), out.dtype.type(1), out.dtype.type(1e-8)
-    total = np.empty(_STEP, out.dtype)
-    weight = np.empty(_STEP, out.dtype)
-    for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
-        found = out[start : start + _STEP]
-        total[:] = zero
-        weight[:] = zero
-        for k in range(count):
-            add_numbers(total[: found.size], deltas[k, start : start + _STEP], weights[k])
-        for i in range(found.size):
-            total[i] = one if total[i] > zero else (-one if total[i] < zero else zero)
-        for k in range(count):
-            _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], zero)
-        if normalize:
-            for i in range(found.size):
-                found[i] /= weight[i] if abs(weight[i]) > small else one
+    sign, weight = room[0, : out.size], room[1, : out.size]
+    _sum(deltas, start, weights, sign)
+    for i in range(out.size):
+        sign[i] = one if sign[i] > zero else (-one if sign[i] < zero else zero)
+    out[:] = zero
+    weight[:] = zero
+    for k in range(len(deltas)):
+        _add_agreeing(out, weight, sign, deltas[k, start : start + out.size], weights[k], zero)
+    if normalize:
+        for i in range(out.size):
+            out[i] /= weight[i] if abs(weight[i]) > small else one
 
 
 @numba.njit
@@ -46,6 +82,7 @@ def _add_agreeing(found, weight, sign, values, share, zero):
 
 
 _STEP = 2048
+"""Elements of the loops: they stay in the nearest cache, and vectorise."""
 
 
 @kernel

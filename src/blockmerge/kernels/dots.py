@@ -9,10 +9,11 @@ import numba
 import numpy as np
 
 from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.sums import difference, numbers
 
-__all__ = ["add_products", "grams", "joined", "l1", "squares"]
+__all__ = ["add_products", "gram", "grams", "joined", "l1", "squares"]
 
-_LANES = 128
+_LANES, _SUMMED = 128, 1 << 12
 
 
 @kernel
@@ -26,6 +27,26 @@ def grams(vectors, length, out):
         for i in range(len(vectors)):
             for j in range(i, len(vectors)):
                 out[r, i, j] = out[r, j, i] = _product(vectors[i][start:stop], vectors[j][start:stop])
+
+
+@kernel
+def gram(operands, base, out):
+    """Add to ``out`` (models, models) the scalar products of the operands, (models, elements).
+
+    With ``base`` the first of these is not a model, but taken off the others. Sums of sums of some elements keep more
+    digits than one long sum.
+    """
+    room, product = np.empty(len(out) * _SUMMED), np.empty((1, len(out), len(out)))
+    for start in range(0, operands.shape[1], _SUMMED):
+        size = min(_SUMMED, operands.shape[1] - start)
+        vectors, stop = room[: len(out) * size].reshape(len(out), size), start + size  # whole rows vectorise
+        for k in range(len(out)):
+            if base:
+                difference(operands[k + 1, start:stop], operands[0, start:stop], vectors[k])
+            else:
+                numbers(operands[k, start:stop], vectors[k])
+        grams(vectors, size, product)
+        out += product[0]
 
 
 @kernel

@@ -19,10 +19,10 @@ __all__ = [
     "VALUES",
     "WINDOW",
     "coarse_histogram",
-    "count_equal",
     "count_values",
     "count_window",
     "keep_between",
+    "keep_by_bucket",
     "keep_by_chance",
     "keep_by_rank",
     "magnitudes_with_places",
@@ -50,59 +50,59 @@ def count_window(values, low, counts):
 
     Behind these stand those in each bin of VALUES neighbouring magnitudes, WINDOW of them from ``low`` on.
     """
-    places = np.empty(_SOME, np.uint32)
+    marks, places = _room()
     counts[2] += values.size
     for start in range(0, values.size, _SOME):
         some = values[start : start + _SOME]
-        below, zeros, found = np.uint32(0), np.uint32(0), 0
+        below, zeros = np.uint32(0), np.uint32(0)
         for i in range(some.size):
             bits = float32_bits(some[i]) & _MAGNITUDE
             below += np.uint32(bits < low)
             zeros += np.uint32(bits == np.uint32(0))
-        for i in range(some.size):
-            place = np.uint32((float32_bits(some[i]) & _MAGNITUDE) - low)
-            places[found] = place
-            found += place < np.uint32(WINDOW)  # no branch, which would be mispredicted
-        for i in range(found):
-            counts[3 + (places[i] >> np.uint32(_VALUE_BITS))] += 1
         counts[0] += below
         counts[1] += zeros
+        for at in places[: _where(some, low, np.uint32(WINDOW), marks, places)]:
+            counts[3 + (np.uint32((float32_bits(some[at]) & _MAGNITUDE) - low) >> np.uint32(_VALUE_BITS))] += 1
 
 
 @kernel
-def count_values(values, first, counts):
-    """Add to ``counts`` (VALUES) how many of ``values`` have each of the magnitudes from ``first`` on."""
-    places = np.empty(_SOME, np.int64)
+def count_values(values, first, step, counts):
+    """Add to ``counts`` (chunks, VALUES) how many of ``values`` have each of the magnitudes from ``first`` on.
+
+    A chunk has ``step`` elements, or the rest.
+    """
+    marks, places = _room()
     for start in range(0, values.size, _SOME):
-        some = values[start : start + _SOME]
-        for at in places[: _places(some, first, np.uint32(VALUES), places)]:
-            counts[np.uint32((float32_bits(some[at]) & _MAGNITUDE) - first)] += 1
+        some, count = values[start : start + _SOME], counts[start // step]
+        for at in places[: _where(some, first, np.uint32(VALUES), marks, places)]:
+            count[np.uint32((float32_bits(some[at]) & _MAGNITUDE) - first)] += 1
 
 
 @numba.njit
-def _places(values, first, count, places):
-    """How many of ``values``, _SOME at most, are among ``count`` magnitudes from ``first`` on; ``places`` is where."""
-    marks = np.zeros(_SOME, np.uint8)
+def _room():
+    """``marks`` and ``places`` for :func:`_where`."""
+    return np.zeros(_SOME, np.uint8), np.empty(_SOME + 8, np.int64)
+
+
+@numba.njit
+def _where(values, first, count, marks, places):
+    """How many of ``values``, _SOME at most, are among ``count`` magnitudes from ``first`` on; ``places`` tells which.
+
+    Few are, which a processor cannot foresee; so this has no branches, and looks only into eights that have one.
+    """
     for i in range(values.size):
-        marks[i] = np.uint32((float32_bits(values[i]) & _MAGNITUDE) - first) < count
-    found = 0
-    eights = marks.view(np.uint64)
-    for eight in range(eights.size):  # most of them have none
-        if eights[eight]:
-            for i in range(8 * eight, 8 * eight + 8):
-                if marks[i]:
-                    places[found] = i
-                    found += 1
+        marks[i] = np.uint8(np.uint32((float32_bits(values[i]) & _MAGNITUDE) - first) < count)
+    marks[values.size :] = 0
+    eights, some, found = marks.view(np.uint64), 0, 0
+    for eight in range(eights.size):
+        places[some] = 8 * eight
+        some += eights[eight] != 0
+    begins = places[:some].copy()
+    for begin in begins:
+        for i in range(begin, begin + 8):
+            places[found] = i
+            found += marks[i]
     return found
-
-
-@kernel
-def count_equal(values, bits):
-    """How many of ``values`` have exactly the magnitude ``bits``."""
-    count = 0
-    for i in range(values.size):
-        count += (float32_bits(values[i]) & _MAGNITUDE) == bits
-    return count
 
 
 @kernel
@@ -126,10 +126,10 @@ def _keep_ties(values, bound, left, wanted, first, key):
 
     Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
     """
-    places = np.empty(_SOME, np.int64)
+    marks, places = _room()
     for start in range(0, values.size, _SOME):
         some = values[start : start + _SOME]
-        for at in places[: _places(some, bound, np.uint32(1), places)]:
+        for at in places[: _where(some, bound, np.uint32(1), marks, places)]:
             chance = np.int64(mixed(np.uint64(first + start + at), key) >> np.uint64(33))
             kept = chance * left < wanted << 31
             some[at] = some[at] if kept else np.float32(0.0)
@@ -182,8 +182,8 @@ def keep_by_rank(values, ranked, row, low, high, first, key, factors):
         kept, inverse = values[start:end], factors[start:end]
         for i in range(row):
             chance = smallest + half_step * ranks[i]
-            chosen = mixed(np.uint64(first + start + i), key) >> np.uint64(32)
-            kept[i] = kept[i] if chosen < np.uint64(chance * 4294967296.0 + 0.5) else np.float32(0.0)
+            chosen = np.int64(mixed(np.uint64(first + start + i), key) >> np.uint64(32))
+            kept[i] = kept[i] if chosen < _limit(chance) else np.float32(0.0)
             inverse[i] = 1.0 / chance if chance > 0 else 0.0
 
 
@@ -199,3 +199,86 @@ def _double_ranks(ranked, begins, ranks):
     for at in range(ranked.size - 1, -1, -1):
         ranks[ranked[at] & np.uint64(0xFFFFFFFF)] = begins[at] + last
         last = at - 1 if begins[at] == at else last
+
+
+@kernel
+def keep_by_bucket(values, row, low, high, first, key):
+    """The same as :func:`keep_by_rank` without factors, and without sorting.
+
+    Magnitudes are counted in 32 buckets an octave. Between the chances of the lowest and the highest rank of a bucket
+    lies next to nothing, so hashes decide for nearly all elements whatever their rank; for the rest it is counted.
+    """
+    half_step = (high - low) / (2 * row - 2) if row > 1 else 0.0
+    smallest = low if row > 1 else (low + high) / 2
+    bits, chosen, stays = np.empty(row, np.uint32), np.empty(row, np.int64), np.empty(row, np.uint8)
+    unsure, counts, begins = np.empty(row, np.int64), np.zeros(_BUCKETS, np.int64), np.zeros(_BUCKETS + 1, np.int64)
+    certain, possible = np.empty(_BUCKETS, np.int64), np.empty(_BUCKETS, np.int64)
+    known, limits = np.empty(_KNOWN, np.uint32), np.empty(_KNOWN, np.int64)
+    for start in range(0, values.size, row):
+        some = values[start : start + row]
+        lowest, highest = _bucketed(some, bits, counts)
+        begins[lowest] = counts[0]
+        for bucket in range(lowest, highest + 1):
+            begins[bucket + 1] = begins[bucket] + counts[bucket]
+        for bucket in range(lowest, highest + 1):
+            certain[bucket] = _limit(smallest + half_step * (2 * begins[bucket]))
+            possible[bucket] = _limit(smallest + half_step * (2 * begins[bucket + 1] - 2))
+        certain[0], possible[0] = _limit(smallest), _limit(smallest + half_step * (2 * counts[0] - 2))
+        counts[0] = 0
+        counts[lowest : highest + 1] = 0
+        for i in range(row):
+            chosen[i] = np.int64(mixed(np.uint64(first + start + i), key) >> np.uint64(32))
+        count = 0
+        for i in range(row):
+            bucket = bits[i] >> _BUCKET
+            stays[i] = np.uint8(chosen[i] < certain[bucket])
+            unsure[count] = i
+            count += (chosen[i] >= certain[bucket]) & (chosen[i] < possible[bucket])
+        known[:] = _UNKNOWN
+        for i in unsure[:count]:
+            slot = np.uint32(bits[i] * _SCATTER) >> _SLOTS
+            if known[slot] != bits[i]:  # where many are equal, they are counted once
+                known[slot] = bits[i]
+                limits[slot] = _limit(smallest + half_step * _double_rank(bits, bits[i]))
+            stays[i] = np.uint8(chosen[i] < limits[slot])
+        for i in range(row):
+            some[i] = some[i] if stays[i] else np.float32(0.0)
+
+
+_BUCKET = np.uint32(18)
+_BUCKETS = 1 << 13
+_KNOWN, _SLOTS, _SCATTER, _UNKNOWN = 1 << 9, np.uint32(23), np.uint32(2654435761), np.uint32(0xFFFFFFFF)
+
+
+@numba.njit
+def _bucketed(values, bits, counts):
+    """Fill ``bits`` with magnitudes, count them by bucket, and give the first bucket that has some, and the last.
+
+    The first is one behind that of zeros, which may have some as well.
+    """
+    lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)
+    for i in range(values.size):
+        bits[i] = float32_bits(values[i]) & _MAGNITUDE
+    for i in range(values.size):
+        lowest = min(lowest, bits[i] if bits[i] > np.uint32(0) else lowest)
+        highest = max(highest, bits[i])
+    for i in range(values.size):
+        counts[bits[i] >> _BUCKET] += 1
+    last = np.int64(highest >> _BUCKET)
+    return min(max(np.int64(lowest >> _BUCKET), 1), last + 1), last
+
+
+@numba.njit
+def _limit(chance):
+    """What the upper half of a hash is below with this chance."""
+    return np.int64(chance * 4294967296.0 + 0.5)
+
+
+@numba.njit
+def _double_rank(bits, own):
+    """Twice the rank of ``own`` among ``bits``, equal ones sharing the mean of theirs."""
+    below, equal = np.uint32(0), np.uint32(0)
+    for i in range(bits.size):
+        below += np.uint32(bits[i] < own)
+        equal += np.uint32(bits[i] == own)
+    return 2 * np.int64(below) + np.int64(equal) - 1

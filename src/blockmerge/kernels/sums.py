@@ -1,15 +1,33 @@
 """Sums of any number of tensors, through an accumulator of float32 or float64 numbers.
 
 Products and additions are separate operations of the accumulator's type, in the order of the calls, so sums have the
-same bits on every processor. Accumulators are flat arrays of numbers, everything else holds encoded elements.
+same bits on every processor. Accumulators are flat arrays of numbers, everything else holds encoded elements;
+``operands`` are all of a tile, (operands, elements).
 """
 
 from __future__ import annotations
 
+import numba
+import numpy as np
+
 from blockmerge.kernels.bits import encode, finite, number
 from blockmerge.kernels.cache import kernel
 
-__all__ = ["add", "add_columns", "add_difference", "add_numbers", "add_rows", "difference", "numbers", "store"]
+__all__ = [
+    "add",
+    "add_columns",
+    "add_numbers",
+    "add_rows",
+    "changed",
+    "difference",
+    "differences",
+    "numbers",
+    "store",
+    "weighted",
+]
+
+_STEP = 2048
+"""Elements of the loops inside a kernel: they stay in the nearest cache, and vectorise."""
 
 
 @kernel
@@ -20,8 +38,36 @@ def add(total, x, share):
 
 
 @kernel
-def add_difference(total, x, base, share):
-    """``total += share * (x - base)``."""
+def weighted(operands, shares, out):
+    """``out`` = the sum of ``shares * operands``, rounded once. Says whether a value is not finite."""
+    bad, room = False, np.empty(_STEP, shares.dtype)
+    for start in range(0, out.size, _STEP):
+        some = out[start : start + _STEP]
+        total = room[: some.size]
+        total[:] = shares.dtype.type(0)
+        for k in range(shares.size):
+            add(total, operands[k, start : start + _STEP], shares[k])
+        bad |= store(total, some)
+    return bad
+
+
+@kernel
+def changed(operands, shares, out):
+    """``out`` = operand 0 + the sum of ``shares`` times the other operands less it, rounded once; as above."""
+    bad, room = False, np.empty(_STEP, shares.dtype)
+    for start in range(0, out.size, _STEP):
+        some, base = out[start : start + _STEP], operands[0, start : start + _STEP]
+        total = room[: some.size]
+        total[:] = shares.dtype.type(0)
+        for k in range(shares.size):
+            _add_difference(total, operands[k + 1, start : start + _STEP], base, shares[k])
+        add(total, base, shares.dtype.type(1))
+        bad |= store(total, some)
+    return bad
+
+
+@numba.njit
+def _add_difference(total, x, base, share):
     for i in range(total.size):
         total[i] += share * (number(x[i], total[i]) - number(base[i], total[i]))
 
@@ -64,6 +110,14 @@ def difference(x, base, out):
     """``out = x - base``, a task vector."""
     for i in range(out.size):
         out[i] = number(x[i], out[i]) - number(base[i], out[i])
+
+
+@kernel
+def differences(operands, start, out):
+    """``out`` (models, elements) = the operands behind the first less the first, from element ``start`` on."""
+    stop = start + out.shape[1]
+    for k in range(len(out)):
+        difference(operands[k + 1, start:stop], operands[0, start:stop], out[k])
 
 
 @kernel

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.sums import differences
 
 __all__ = ["agreeing_mean", "drop", "variances"]
 
@@ -14,21 +15,24 @@ _SCALE, _LEAST, _MOST = 2.0**90, 2.0**-126, 2.0**127
 
 
 @kernel
-def variances(deltas, out):
-    """``out`` = variance of each column of ``deltas`` (models, elements), times 2**90; both float32, steps in float64.
+def variances(operands, out):
+    """``out`` = variance of the operands behind the first over the models, times 2**90; float32, steps in float64.
 
     So scaled, float32 holds the variances of all weights there may be; the few beyond are kept within its range. It is
-    zero where all models are equal, and nowhere else.
+    zero where all models have the same difference from the first, in float32, and nowhere else.
     """
-    count, size = deltas.shape
+    count = len(operands) - 1
     part = 1.0 / count
-    total, square = np.empty(_STEP), np.empty(_STEP)
-    for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
-        found, origin = out[start : start + _STEP], deltas[0, start : start + _STEP]
+    room, deltas = np.empty((2, _STEP)), np.empty(count * _STEP, np.float32)
+    for start in range(0, out.size, _STEP):  # short loops over what the nearest cache holds, which vectorise
+        found = out[start : start + _STEP]
+        total, square = room[0, : found.size], room[1, : found.size]
+        few = deltas[: count * found.size].reshape(count, found.size)
+        differences(operands, start, few)
         total[:] = 0.0
         square[:] = 0.0
         for k in range(1, count):
-            _add_moments(total, square, deltas[k, start : start + _STEP], origin)
+            _add_moments(total, square, few[k], few[0])
         for i in range(found.size):
             value = (square[i] - total[i] * total[i] * part) * part * _SCALE
             value = _LEAST if value < _LEAST else value

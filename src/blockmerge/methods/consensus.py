@@ -15,15 +15,15 @@ from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
 from blockmerge.methods.ranking import STEP
 from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.selection import Deltas, Selection, Share, deltas
+from blockmerge.methods.selection import Deltas, Selection, Share
 from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
 from blockmerge.methods.ties import DENSITY
-from blockmerge.methods.vectors import vectors
+from blockmerge.methods.vectors import deltas, vectors
 
 __all__ = ["METHODS", "Consensus"]
 
-Trim = Callable[[Sequence[Array], int], NDArray[Any]]
-"""Takes the operands and their first element; gives the task vectors, zero where they are trimmed."""
+Trim = Callable[[Sequence[Array], slice, int], NDArray[Any]]
+"""Takes operands, which part of them, and their first element; gives task vectors, zero where they are trimmed."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,11 @@ class Consensus(Operation):
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             bad = False
             for part in chunks(result.size, STEP):
-                parts = [operand[part] for operand in operands]
-                joined = scratch("joined", parts[0].shape, precision)
-                self._join(trimmed(parts, first + part.start), weights, joined)
-                tall.keep_used(vectors(parts, deltas(parts), precision), factors, self.least, joined)
-                total = scratch("total", parts[0].shape, precision)
-                sums.numbers(parts[0], total)
+                base = operands[0][part]
+                joined, total = scratch("joined", base.shape, precision), scratch("total", base.shape, precision)
+                self._join(trimmed(operands, part, first), weights, joined)
+                tall.keep_used(vectors(operands, part, deltas(operands, part), precision), factors, self.least, joined)
+                sums.numbers(base, total)
                 sums.add_numbers(total, joined, scale)
                 bad |= sums.store(total, result[part])
             return bad
@@ -92,28 +91,27 @@ class Consensus(Operation):
         return run
 
     def _join(self, trimmed: NDArray[Any], weights: NDArray[Any], out: NDArray[Any]) -> None:
-        from blockmerge.kernels import consensus, sums
+        from blockmerge.kernels import consensus
 
-        out[:] = 0
         if self.join == "sign":
             consensus.agreeing_sum(trimmed, weights, self.normalize, out)
-            return
-        divisor = weights.dtype.type(sum(self.weights) if self.normalize else 1.0)
-        for vector, weight in zip(trimmed, weights, strict=True):
-            sums.add_numbers(out, vector, weight / divisor)
+        else:
+            consensus.plain_sum(
+                trimmed, weights / weights.dtype.type(sum(self.weights) if self.normalize else 1.0), out
+            )
 
     def _trimming(self, statistics: Sequence[Array], precision: Any) -> Trim:
         from blockmerge.kernels import consensus
 
         if self._selection.whole:
-            return lambda operands, first: vectors(operands, deltas(operands), precision)
+            return lambda operands, part, _first: vectors(operands, part, deltas(operands, part), precision)
         keep = self._selection.bind(statistics)
 
-        def trim(operands: Sequence[Array], first: int) -> NDArray[Any]:
-            narrow = deltas(operands)
+        def trim(operands: Sequence[Array], part: slice, first: int) -> NDArray[Any]:
+            narrow = deltas(operands, part)
             for k, delta in enumerate(narrow):
-                keep(delta, k, first)
-            found = vectors(operands, narrow, precision)
+                keep(delta, k, first + part.start)
+            found = vectors(operands, part, narrow, precision)
             if found is not narrow:
                 for vector, delta in zip(found, narrow, strict=True):
                     consensus.mask_by(vector, delta)

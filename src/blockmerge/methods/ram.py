@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
+from blockmerge.methods.ranking import STEP
 from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.selection import deltas
-from blockmerge.methods.vectors import vectors
+from blockmerge.methods.vectors import deltas, vectors
 
 __all__ = ["METHODS", "Changes", "Reinforced"]
 
@@ -34,8 +34,8 @@ class Changes(Measure):
 
         def observe(operands: Sequence[Array], _first: int) -> NDArray[np.int64]:
             counts = np.zeros((len(operands) - 1, 2), np.int64)
-            for part in chunks(operands[0].size):
-                reinforce.count_changes(deltas([operand[part] for operand in operands]), epsilon, counts)
+            for part in chunks(operands[0].size, STEP):
+                reinforce.count_changes(deltas(operands, part), epsilon, counts)
             return counts
 
         return observe
@@ -74,12 +74,11 @@ class Reinforced(Operation):
 
         def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
             bad = False
-            for part in chunks(result.size):
-                parts = [operand[part] for operand in operands]
-                narrow = deltas(parts)
-                total = scratch("total", parts[0].shape, precision)
-                reinforce.reinforced_sum(narrow, vectors(parts, narrow, precision), epsilon, factors, total)
-                sums.add(total, parts[0], precision(1.0))
+            for part in chunks(result.size, STEP):
+                narrow, base = deltas(operands, part), operands[0][part]
+                total, wide = scratch("total", base.shape, precision), vectors(operands, part, narrow, precision)
+                reinforce.reinforced_sum(narrow, wide, epsilon, factors, total)
+                sums.add(total, base, precision(1.0))
                 bad |= sums.store(total, result[part])
             return bad
 

@@ -20,17 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Tally
-from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.scratch import scratch
 
 __all__ = ["STEP", "Counts", "Equals", "Ranked", "Score", "Scores", "Search", "Target"]
 
-STEP = 1 << 15
-"""Elements that are scored at once: as float32, a few task vectors of so many are what an L2 cache holds."""
+STEP = 1 << 16
+"""Elements of a chunk: as float32, a few task vectors of so many are what an L2 cache holds."""
 _SAMPLED = 32
 _PARTS = GRANULE // STEP
 Counts = NDArray[np.int64]
 Score = Callable[[Sequence[Array], int, int, NDArray[np.float32]], Any]
-"""Fills in one score of a chunk: takes its operands, its first element, the number of the score, the array to fill."""
+"""Fills in one score of some elements: takes their operands, the first, the number of the score, the array to fill."""
 
 
 class Scores(Protocol):
@@ -96,7 +96,8 @@ class Search:
     def ranked(self, statistics: Sequence[Array]) -> list[Ranked]:
         """What stands at each target."""
         own = statistics[self.before :]
-        counts = _unpacked(own[4], len(self.targets))[1].sum(axis=(0, 1), dtype=np.int64) if self.spread else own[4][0]
+        counts = _unpacked(own[4], len(self.targets))[1] if self.spread else own[4]
+        counts = counts.sum(axis=(0, 2), dtype=np.int64)
         return [_ranked(place, values) for place, values in zip(self.bins(own), counts, strict=True)]
 
     def equals(self, statistics: Sequence[Array], found: Sequence[Ranked]) -> Equals:
@@ -104,8 +105,8 @@ class Search:
         own = statistics[self.before :]
         firsts, counts = _unpacked(own[4], len(self.targets))
         values = [each.bits - place.first for each, place in zip(found, self.bins(own), strict=True)]
-        spread = counts[:, :, np.arange(len(values)), values].reshape(-1, len(values)).astype(np.int64)
-        return Equals([first + STEP * part for first in firsts for part in range(_PARTS)], spread)
+        spread = np.stack([counts[:, number, :, value].reshape(-1) for number, value in enumerate(values)], axis=1)
+        return Equals([first + STEP * part for first in firsts for part in range(_PARTS)], spread.astype(np.int64))
 
     def lows(self, own: Sequence[Array]) -> list[int]:
         """The bits at which the windows around the targets begin, from the last histogram of upper bits."""
@@ -135,18 +136,14 @@ class Search:
             found.append(_Bin(low + at * select.VALUES, int(ends[at] - counts[3 + at]), rank, total, zeros))
         return found
 
-    def scored(
-        self, score: Score, operands: Sequence[Array], first: int
-    ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        """For each chunk of a granule and each target: number of the chunk, of the target, and scores in scratch."""
-        for part in chunks(operands[0].size, STEP):
-            parts, last = [operand[part] for operand in operands], -1
-            found = scratch("scores", parts[0].shape, np.float32)
-            for number, target in enumerate(self.targets):
-                if target.score != last:
-                    score(parts, first + part.start, target.score, found)
-                    last = target.score
-                yield part.start // STEP, number, found
+    def scored(self, score: Score, operands: Sequence[Array], first: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """For each target its number, and the scores of a granule in this thread's scratch."""
+        found, last = scratch("scores", operands[0].shape, np.float32), -1
+        for number, target in enumerate(self.targets):
+            if target.score != last:
+                score(operands, first, target.score, found)
+                last = target.score
+            yield number, found
 
 
 def _ranked(place: _Bin, values: Counts) -> Ranked:
@@ -182,7 +179,7 @@ class _Upper(Measure):
         numbers = {target.score: number for number, target in enumerate(search.targets)}
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
-            for _, number, found in search.scored(score, operands, first):
+            for number, found in search.scored(score, operands, first):
                 which = search.targets[number].score
                 if numbers[which] == number:  # once for each score
                     select.coarse_histogram(found, counts[which])
@@ -213,7 +210,7 @@ class _Window(Measure):
         lows = list(map(np.uint32, search.lows(own)))
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
-            for _, number, found in search.scored(score, operands, first):
+            for number, found in search.scored(score, operands, first):
                 select.count_window(found, lows[number], counts[number])
 
         return Tally((len(lows), 3 + select.WINDOW // select.VALUES), count)
@@ -236,27 +233,26 @@ class _Values(Measure):
 
         score, search = self.search.scores.bind(statistics), self.search
         firsts = [np.uint32(each.first) for each in search.bins(statistics[search.before :])]
-        shape = (len(firsts), select.VALUES)
 
         def spread(operands: Sequence[Array], first: int) -> Array:
-            counts = np.zeros((_PARTS, *shape), np.uint16)
-            for part, number, found in search.scored(score, operands, first):
-                select.count_values(found, firsts[number], counts[part, number])
+            counts = np.zeros((len(firsts), _PARTS, select.VALUES), np.uint32)
+            for number, found in search.scored(score, operands, first):
+                select.count_values(found, firsts[number], STEP, counts[number])
             return _packed(first, counts)
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
-            for _, number, found in search.scored(score, operands, first):
-                select.count_values(found, firsts[number], counts[number])
+            for number, found in search.scored(score, operands, first):
+                select.count_values(found, firsts[number], found.size, counts[number])
 
-        return spread if search.spread else Tally(shape, count)
-
-
-def _packed(first: int, counts: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Counts of a granule, (chunks, targets, floats), behind its first element."""
-    return np.concatenate([np.array([first]).view(np.uint16), counts.reshape(-1)])
+        return spread if search.spread else Tally((len(firsts), 1, select.VALUES), count)
 
 
-def _unpacked(packed: NDArray[np.uint16], targets: int) -> tuple[list[int], NDArray[np.uint16]]:
-    """The first elements of granules, and their counts (granules, chunks, targets, floats)."""
-    firsts = np.ascontiguousarray(packed[:, :4]).view(np.int64)[:, 0]
-    return firsts.tolist(), packed[:, 4:].reshape(len(packed), _PARTS, targets, -1)
+def _packed(first: int, counts: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Counts of a granule, (targets, chunks, floats), behind its first element."""
+    return np.concatenate([np.array([first]).view(np.uint32), counts.reshape(-1)])
+
+
+def _unpacked(packed: NDArray[np.uint32], targets: int) -> tuple[list[int], NDArray[np.uint32]]:
+    """The first elements of granules, and their counts (granules, targets, chunks, floats)."""
+    firsts = np.ascontiguousarray(packed[:, :2]).view(np.int64)[:, 0]
+    return firsts.tolist(), packed[:, 2:].reshape(len(packed), targets, _PARTS, -1)

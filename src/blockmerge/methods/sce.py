@@ -14,13 +14,13 @@ from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
 from blockmerge.methods.ranking import STEP, Score
 from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.selection import Selection, Share, deltas
-from blockmerge.methods.vectors import vectors
+from blockmerge.methods.selection import Selection, Share
+from blockmerge.methods.vectors import deltas, stacked, vectors
 
 __all__ = ["METHOD", "SelectCalculateErase"]
 
 Choose = Callable[[Sequence[Array], int], NDArray[np.float32] | None]
-"""Takes the operands of a chunk and its first element; gives what is not zero where an element is selected, or None
+"""Takes the operands of a granule and its first element; gives what is not zero where an element is selected, or None
 where all are."""
 
 
@@ -32,11 +32,11 @@ class Variances:
         from blockmerge.kernels import variance
 
         del statistics
-        return lambda operands, _first, _number, out: variance.variances(deltas(operands), out)
+        return lambda operands, _first, _number, out: variance.variances(stacked(operands), out)
 
 
 def chooser(selection: Selection, statistics: Sequence[Array]) -> Choose:
-    """The function that tells which elements of a chunk ``selection`` keeps."""
+    """The function that tells which elements of a granule ``selection`` keeps."""
     if selection.whole:
         return lambda operands, first: None
     score, keep = selection.scores.bind(()), selection.bind(statistics)
@@ -44,7 +44,8 @@ def chooser(selection: Selection, statistics: Sequence[Array]) -> Choose:
     def choose(operands: Sequence[Array], first: int) -> NDArray[np.float32]:
         found = scratch("scores", operands[0].shape, np.float32)
         score(operands, first, 0, found)
-        keep(found, 0, first)
+        for part in chunks(found.size, STEP):
+            keep(found[part], 0, first + part.start)
         return found
 
     return choose
@@ -68,13 +69,11 @@ class Squares(Measure):
         choose = chooser(self.selection, statistics)
 
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
-            sums = np.zeros(len(operands))
+            sums, chosen = np.zeros(len(operands)), choose(operands, first)
             for part in chunks(operands[0].size, STEP):
-                parts = [operand[part] for operand in operands]
-                chosen = choose(parts, first + part.start)
-                for k, delta in enumerate(deltas(parts)):
+                for k, delta in enumerate(deltas(operands, part)):
                     if chosen is not None:
-                        variance.drop(delta, chosen)
+                        variance.drop(delta, chosen[part])
                     sums[k] += dots.squares(delta)
             sums[-1] = operands[0].size
             return sums
@@ -117,17 +116,16 @@ class SelectCalculateErase(Operation):
         balanced, least = self.uniform_below > 0, precision(1e-6 if self.uniform_below > 0 else 0.0)
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
-            bad = False
+            chosen, bad = choose(operands, first), False
             for part in chunks(result.size, STEP):
-                parts = [operand[part] for operand in operands]
-                chosen = choose(parts, first + part.start)
-                changes = vectors(parts, deltas(parts), precision)
+                base = operands[0][part]
+                changes = vectors(operands, part, deltas(operands, part), precision)
                 if chosen is not None:
                     for change in changes:
-                        variance.drop(change, chosen)
-                total = scratch("total", parts[0].shape, precision)
+                        variance.drop(change, chosen[part])
+                total = scratch("total", base.shape, precision)
                 variance.agreeing_mean(changes, weights, balanced, least, total)
-                sums.add(total, parts[0], precision(1.0))
+                sums.add(total, base, precision(1.0))
                 bad |= sums.store(total, result[part])
             return bad
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from blockmerge.methods.operations import Array, Measure
 from blockmerge.methods.ranking import Equals, Ranked, Score, Scores, Search, Target
-from blockmerge.methods.scratch import scratch
 
-__all__ = ["Deltas", "Keep", "Selection", "Share", "deltas", "keys"]
+__all__ = ["Deltas", "Keep", "Selection", "Share", "keys"]
 
 _ALL = 0x7FFFFFFF
 """The bits of the largest magnitude."""
@@ -167,16 +166,6 @@ class Deltas:
 
         del statistics
         return lambda operands, _first, k, out: sums.difference(operands[k + 1], operands[0], out)
-
-
-def deltas(operands: Sequence[Array]) -> NDArray[np.float32]:
-    """All operands less the first as float32, (models, elements), in this thread's scratch."""
-    from blockmerge.kernels import sums
-
-    found = scratch("deltas", (len(operands) - 1, operands[0].size), np.float32)
-    for delta, operand in zip(found, operands[1:], strict=True):
-        sums.difference(operand, operands[0], delta)
-    return found
 
 
 def keys(count: int, key: int) -> list[np.uint64]:

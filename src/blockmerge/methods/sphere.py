@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run
-from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.scratch import scratch
+from blockmerge.methods.vectors import stacked
 
 __all__ = ["Gram", "Shares", "SpanSum", "decoded", "shares_of"]
 
 Floats = NDArray[np.float64]
 Shares = Callable[[Floats], Floats]
 """From a Gram matrix (models, models) to the shares of the models, both float64; some take many matrices at once."""
-_SUMMED = 1 << 12
-"""Elements that are summed without a stop: sums of sums keep more digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,7 @@ class Gram(Measure):
         def observe(operands: Sequence[Array], _first: int) -> Floats:
             count = len(operands) - self.base
             total = np.zeros((count, count))
-            for part in chunks(operands[0].size):
-                products = np.empty((-(-(part.stop - part.start) // _SUMMED), count, count))
-                dots.grams(decoded(operands, part, base=self.base), _SUMMED, products)
-                for product in products:
-                    total += product
+            dots.gram(stacked(operands), self.base, total)
             return total
 
         return observe
@@ -106,21 +101,7 @@ class SpanSum(Operation):
         total_gram = np.zeros(statistics[0].shape[1:])
         for partial in statistics[0]:  # in the order of blocks, whoever computed them
             total_gram += partial
-        shares = shares_of(self.solve, total_gram)
+        shares = np.ascontiguousarray(shares_of(self.solve, total_gram), np.float64)
 
-        def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
-            bad = False
-            for part in chunks(result.size):
-                total = scratch("total", (part.stop - part.start,), np.float64)
-                total[:] = 0.0
-                for operand, share in zip(operands[self.base :], shares, strict=True):
-                    if self.base:
-                        sums.add_difference(total, operand[part], operands[0][part], share)
-                    else:
-                        sums.add(total, operand[part], share)
-                if self.base:
-                    sums.add(total, operands[0][part], 1.0)
-                bad |= sums.store(total, result[part])
-            return bad
-
-        return run
+        add = sums.changed if self.base else sums.weighted
+        return lambda operands, result, _first: add(stacked(operands), shares, result)

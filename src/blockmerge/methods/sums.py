@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Operation, Run, precision_of
-from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.vectors import stacked
 
 __all__ = ["WeightedSum"]
 
@@ -29,42 +31,10 @@ class WeightedSum(Operation):
         return {"kind": "sum", "shares": list(self.shares), "base": self.base}
 
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
-        """Accumulate operand by operand, chunk by chunk."""
+        """Add up operand by operand."""
+        from blockmerge.kernels import sums
+
         del statistics
-        precision = precision_of(dtypes, out)
-        shares = [precision(share) for share in self.shares]
-        return _with_base(shares, precision) if self.base else _plain(shares, precision)
-
-
-def _plain(shares: Sequence[Any], precision: type) -> Run:
-    from blockmerge.kernels import sums
-
-    def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
-        bad = False
-        for part in chunks(result.size):
-            total = scratch("total", (part.stop - part.start,), precision)
-            total[:] = 0.0
-            for operand, share in zip(operands, shares, strict=True):
-                sums.add(total, operand[part], share)
-            bad |= sums.store(total, result[part])
-        return bad
-
-    return run
-
-
-def _with_base(shares: Sequence[Any], precision: type) -> Run:
-    from blockmerge.kernels import sums
-
-    def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
-        bad = False
-        for part in chunks(result.size):
-            base = operands[0][part]
-            change = scratch("total", (part.stop - part.start,), precision)
-            change[:] = 0.0
-            for operand, share in zip(operands[1:], shares, strict=True):
-                sums.add_difference(change, operand[part], base, share)
-            sums.add(change, base, precision(1.0))
-            bad |= sums.store(change, result[part])
-        return bad
-
-    return run
+        shares = np.array(self.shares, precision_of(dtypes, out))
+        add = sums.changed if self.base else sums.weighted
+        return lambda operands, result, _first: add(stacked(operands), shares, result)

@@ -17,10 +17,9 @@ from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call
 from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
 from blockmerge.methods.ranking import STEP
-from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.selection import deltas
+from blockmerge.methods.scratch import chunks
 from blockmerge.methods.thinning import Thinning
-from blockmerge.methods.vectors import vectors
+from blockmerge.methods.vectors import deltas, vectors
 
 __all__ = ["TaskVectors"]
 
@@ -80,7 +79,7 @@ class TaskVectors(Operation):
 
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Thin and join tile by tile."""
-        from blockmerge.kernels import nonfinite, sums
+        from blockmerge.kernels import consensus, nonfinite
 
         precision = precision_of(dtypes, out)
         thin = None if self.thinning is None else self.thinning.bind(statistics, precision)
@@ -88,42 +87,28 @@ class TaskVectors(Operation):
         scale = precision(self.scale / divisor)
         weights = np.array(self.weights, precision)
 
+        by_sign = self.join == "sign"
         step = STEP if self.thinning is None else self.thinning.step
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
             bad = any(map(nonfinite, operands))  # it may be dropped
             for part in chunks(result.size, step):
-                parts = [operand[part] for operand in operands]
-                kept = deltas(parts)
+                kept = deltas(operands, part)
                 factors = [1.0 if thin is None else thin(delta, k, first + part.start) for k, delta in enumerate(kept)]
-                joined = scratch("joined", parts[0].shape, precision)
-                self._joined(_widened(kept, parts, factors, precision), weights, joined)
-                total = scratch("total", parts[0].shape, precision)
-                sums.numbers(parts[0], total)
-                sums.add_numbers(total, joined, scale)
-                bad |= sums.store(total, result[part])
+                widened, base = _widened(kept, operands, part, factors, precision), operands[0][part]
+                bad |= consensus.join(widened, weights, by_sign, self.normalize, scale, base, result[part])
             return bad
 
         return run
 
-    def _joined(self, vectors: NDArray[Any], weights: NDArray[Any], out: NDArray[Any]) -> None:
-        from blockmerge.kernels import consensus, sums
-
-        out[:] = 0
-        if self.join == "sign":
-            consensus.agreeing_sum(vectors, weights, self.normalize, out)
-            return
-        for vector, weight in zip(vectors, weights, strict=True):
-            sums.add_numbers(out, vector, weight)
-
 
 def _widened(
-    kept: NDArray[np.float32], operands: Sequence[Array], factors: Sequence[Any], precision: Any
+    kept: NDArray[np.float32], operands: Sequence[Array], part: slice, factors: Sequence[Any], precision: Any
 ) -> NDArray[Any]:
     """The kept elements in ``precision``, times ``factors``: for float64, the differences are taken anew."""
     from blockmerge.kernels import consensus
 
-    found = vectors(operands, kept, precision)
+    found = vectors(operands, part, kept, precision)
     if found is not kept:
         for vector, mask in zip(found, kept, strict=True):
             consensus.mask_by(vector, mask)

@@ -18,7 +18,8 @@ from blockmerge.methods.declaration import Call
 from blockmerge.methods.operations import Array, Measure, Observe
 from blockmerge.methods.ranking import STEP
 from blockmerge.methods.scratch import chunks, scratch
-from blockmerge.methods.selection import Deltas, Selection, Share, deltas, keys
+from blockmerge.methods.selection import Deltas, Selection, Share, keys
+from blockmerge.methods.vectors import deltas
 
 __all__ = [
     "ByChance",
@@ -189,22 +190,25 @@ class ByRank(Thinning):
         return {"by": "rank", "chances": chances, "length": self.length, "rescale": self.rescale, "key": self.key}
 
     def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Sort each row's magnitudes with their places, some rows at a time, and keep by a hash of the index."""
+        """Keep by a hash of the index; where factors are asked for, each row's magnitudes are sorted first."""
         from blockmerge.kernels import select
 
         seeds, one = keys(len(self.chances), self.key), precision(1.0)
 
         def thin(delta: Floats, k: int, first: int) -> Any:
-            factors = scratch(f"factors {k}", (delta.size,), precision)
             length = min(self.length, delta.size)  # a vocabulary's row may be cut
-            low, high = self.chances[k]
-            ranked = scratch("ranked", delta.shape, np.uint64)
+            select.keep_by_bucket(delta, length, *self.chances[k], first, seeds[k])
+            return one
+
+        def thin_and_rescale(delta: Floats, k: int, first: int) -> Any:
+            length = min(self.length, delta.size)
+            factors, ranked = scratch(f"factors {k}", delta.shape, precision), scratch("ranked", delta.shape, np.uint64)
             select.magnitudes_with_places(delta, length, ranked)
             ranked.reshape(-1, length).sort(axis=1)
-            select.keep_by_rank(delta, ranked, length, low, high, first, seeds[k], factors)
-            return factors if self.rescale else one
+            select.keep_by_rank(delta, ranked, length, *self.chances[k], first, seeds[k], factors)
+            return factors
 
-        return thin
+        return thin_and_rescale if self.rescale else thin
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +231,7 @@ class _Norms(Measure):
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
             norms = np.zeros((len(operands) - 1, 2))
             for part in chunks(operands[0].size, self.thinning.step):
-                for k, delta in enumerate(deltas([operand[part] for operand in operands])):
+                for k, delta in enumerate(deltas(operands, part)):
                     norms[k, 0] += dots.l1(delta)
                     thin(delta, k, first + part.start)
                     norms[k, 1] += dots.l1(delta)

@@ -11,16 +11,41 @@ from numpy.typing import NDArray
 from blockmerge.methods.operations import Array
 from blockmerge.methods.scratch import scratch
 
-__all__ = ["vectors"]
+__all__ = ["deltas", "stacked", "vectors"]
 
 
-def vectors(operands: Sequence[Array], narrow: NDArray[np.float32], precision: Any) -> NDArray[Any]:
-    """All operands less the first in ``precision``, (models, elements): ``narrow`` itself, if that is float32."""
-    from blockmerge.kernels import sums
+def deltas(operands: Sequence[Array], part: slice) -> NDArray[np.float32]:
+    """A part of all operands less the first as float32, (models, elements), in this thread's scratch."""
+    return _differences(operands, part, scratch("deltas", (len(operands) - 1, part.stop - part.start), np.float32))
 
+
+def vectors(operands: Sequence[Array], part: slice, narrow: NDArray[np.float32], precision: Any) -> NDArray[Any]:
+    """The same in ``precision``: ``narrow`` itself, what :func:`deltas` gave, if that is float32."""
     if precision == np.float32:
         return narrow
-    wide = scratch("wide", narrow.shape, np.float64)
-    for vector, operand in zip(wide, operands[1:], strict=True):
-        sums.difference(operand, operands[0], vector)
-    return wide
+    return _differences(operands, part, scratch("wide", narrow.shape, np.float64))
+
+
+def _differences(operands: Sequence[Array], part: slice, out: NDArray[Any]) -> NDArray[Any]:
+    from blockmerge.kernels import sums
+
+    sums.differences(stacked(operands), part.start, out)
+    return out
+
+
+def stacked(operands: Sequence[Array]) -> NDArray[Any]:
+    """The operands as one array (operands, elements), as kernels take them.
+
+    They come like that if they are of one format; else they are decoded, which loses nothing.
+    """
+    if isinstance(operands, np.ndarray):
+        return operands
+    from blockmerge.kernels import sums
+
+    if len({operand.dtype for operand in operands}) == 1:
+        return np.stack(operands)
+    wide = any(operand.dtype == np.float64 for operand in operands)
+    found = scratch("stacked", (len(operands), operands[0].size), np.float64 if wide else np.float32)
+    for operand, numbers in zip(operands, found, strict=True):
+        sums.numbers(operand, numbers)
+    return found
