@@ -80,19 +80,20 @@ def agreeing_mean(deltas, weights, balanced, least, out):
         found[:] = zero
         for k in range(count):
             _add(total, deltas[k, start : start + _STEP])
+        for i in range(found.size):
+            down = -one if total[i] < zero else zero
+            total[i] = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
         for k in range(count):
-            _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k], balanced)
+            _add_agreeing(found, weight, total, deltas[k, start : start + _STEP], weights[k])
         for i in range(found.size):
             share = max(weight[i], least)
             found[i] /= share if share > zero else one
 
 
 @numba.njit
-def _add_agreeing(found, weight, total, values, share, balanced):
+def _add_agreeing(found, weight, sign, values, share):
     zero = found.dtype.type(0)
     for i in range(values.size):
-        value = values[i]
-        up = (total[i] > zero) | (balanced & (total[i] == zero))
-        agrees = ((value > zero) & up) | ((value < zero) & (total[i] < zero))
-        found[i] += share * (value if agrees else value * zero)  # what is not a number reaches the result
+        agrees = values[i] * sign[i] > zero
+        found[i] += share * (values[i] if agrees else values[i] * zero)  # what is not a number reaches the result
         weight[i] += share if agrees else zero
