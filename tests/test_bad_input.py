@@ -264,7 +264,7 @@ def test_choices_that_do_not_exist(pair: tuple[Path, Path], option: str) -> None
 def test_no_room_is_known_before_anything_is_read(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(pair[0])
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    refused(gradient(*pair), 6, "the disk has 0.00 GB free")
+    refused(gradient(*pair), 6, "bytes, the disk has 1,000 free")
     assert not (pair[0].parent / "out.partial").exists()
 
 

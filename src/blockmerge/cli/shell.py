@@ -98,7 +98,7 @@ def _leave(error: BaseException) -> NoReturn:
         terminal.abandon(sys.stdout)
         sys.exit(1)
     if isinstance(error, MemoryError):
-        _say("out of memory; close other programs or use fewer --threads")
+        _say(_with_notes("out of memory; close other programs or use fewer --threads", error))
         sys.exit(1)
     _say(f"internal error, please report it with the output of --debug: {type(error).__name__}: {error}")
     sys.exit(70)

@@ -6,7 +6,6 @@ interruption what is written already. A model appears at OUT whole and durable, 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 from blockmerge.errors import OutputError, listed
 from blockmerge.execution import system
 from blockmerge.execution.journal import Journal, Key
+from blockmerge.execution.system import told
 from blockmerge.planning import Plan, Row, Shard
 from blockmerge.sources import ModelLocation, SmallFile
 
@@ -67,7 +67,7 @@ def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, over
         raise OutputError(f"{_replaced(target)}: is in the way; it may be the model of an interrupted --overwrite")
     room = shutil.disk_usage(_existing_parent(target)).free + _allocated(unfinished)
     if need > room:
-        raise OutputError(f"{out}: needs {need / 1e9:.2f} GB, the disk has {room / 1e9:.2f} GB free; make room")
+        raise OutputError(f"{out}: needs {need:,} bytes, the disk has {room:,} free; make room")
 
 
 def _resolved(path: Path) -> Path:
@@ -156,17 +156,6 @@ def _existing_parent(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.exists())
 
 
-@contextmanager
-def _told(where: Path) -> Generator[None]:
-    """Turn what the system says while writing into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"{where}: the disk is full; make room and start again") from error
-        raise OutputError(f"{where}: cannot be written: {error.strerror or error}") from error
-
-
 def discard(out: Path) -> bool:
     """Remove what an interrupted merge into ``out`` left; False if there is nothing.
 
@@ -174,12 +163,12 @@ def discard(out: Path) -> bool:
     """
     folder = partial_of(_resolved(out))
     journal = _journal_of(folder)
-    with _told(folder):
+    with told(folder):
         if not journal.exists():
             if folder.exists():
                 raise OutputError(f"{folder}: was not left by a merge, and is not removed")
             return False
-    with _told(folder), system.locked(journal) as file:
+    with told(folder), system.locked(journal) as file:
         if file is None:
             raise OutputError(f"{out}: a merge is writing it at this moment; stop that one first")
         if folder.exists():
@@ -216,7 +205,7 @@ class PartialModel:
         work there, or was interrupted there.
         """
         with ExitStack() as stack:
-            with _told(self._folder):
+            with told(self._folder):
                 self._out.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(system.locked(_journal_of(self._folder)))
             if file is None:
@@ -225,7 +214,7 @@ class PartialModel:
             with suppress(OSError):  # so that no power failure leaves an unfinished folder without its journal
                 system.sync_folder(self._out.parent)
             try:
-                with _told(self._folder):
+                with told(self._folder):
                     self._prepare(journal, key, restart=restart)
                 yield self, journal
             except BaseException as error:
@@ -286,7 +275,7 @@ class PartialModel:
 
     def sync(self) -> None:
         """Make durable what was written. An error is final: the system may have dropped the bytes already."""
-        with _told(self._folder):
+        with told(self._folder):
             for file in self._files:
                 file.sync()
 
@@ -304,7 +293,7 @@ class PartialModel:
                 with self._guard:
                     file.write(data, offset)
         except OSError as error:
-            with _told(self._folder / self._shards[shard].name):
+            with told(self._folder / self._shards[shard].name):
                 raise error
         self._bound_dirty_pages(file, len(data))
 
@@ -324,7 +313,7 @@ class PartialModel:
         ``extra`` are the small files besides the shards. The index and config.json come last, so that an unfinished
         folder never loads.
         """
-        with _told(self._folder):
+        with told(self._folder):
             self.sync()
             self._close()
             for name in sorted(extra, key=lambda name: name in _LAST):
@@ -349,7 +338,7 @@ class PartialModel:
         What it left is tidied then.
         """
         path = _journal_of(self._folder)
-        with _told(self._out):
+        with told(self._out):
             if not path.exists() or not self._out.exists():
                 return False
             with system.locked(path) as file:
