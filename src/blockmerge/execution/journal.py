@@ -76,7 +76,7 @@ class Journal:
     def start(self, key: Key, folder: Path) -> None:
         """Begin anew, for the merge ``key`` into ``folder``."""
         header = json.dumps({"key": key, "folder": folder.stat().st_ino}).encode()
-        self._file.truncate(0)
+        os.ftruncate(self._file.fileno(), 0)
         self._append(_MAGIC + _LENGTH.pack(len(header), zlib.crc32(header)) + header)
         self.resume()
 
@@ -131,7 +131,7 @@ class Journal:
             _settle(noted, unsettled, at)
         for _, row, block, digest in unsettled:
             noted.doubtful.setdefault(row, {})[block] = digest
-        self._file.truncate(at)
+        os.ftruncate(self._file.fileno(), at)
         return noted
 
 

@@ -39,7 +39,7 @@ class OutputFile:
     def __init__(self, path: Path, size: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         self._file: IO[bytes] = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
-        self._file.truncate(size)
+        os.ftruncate(self._file.fileno(), size)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``; thread-safe where the system has positional writes."""
