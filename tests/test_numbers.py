@@ -6,12 +6,16 @@ Rational numbers are whole numbers over a common power of two here: as exact as 
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import blockmerge
+import models
 from blockmerge import kernels
-from blockmerge.dtypes import BF16, F16, F32, DType
+from blockmerge.dtypes import BF16, F16, F32, DType, by_code
+from blockmerge.formats.float8 import to_bfloat16
 from blockmerge.kernels import reference, sums
 
 RATIOS = (0.0, 1e-30, 1e-5, 0.1, 0.2, 0.25, 1 / 3, 0.4999999, 0.5, 0.50000001, 0.6, 0.75, 0.9, 1 - 1e-5, 1.0)
@@ -134,3 +138,76 @@ def test_blends_are_the_defined_steps_and_within_the_bound_of_the_exact_result(
         slack = ((abs(one) + abs(two))[inside] << (SCALE - precise)) + (1 << (2 * SCALE - 149))
         assert (error <= (units(got[inside], out) << (SCALE - 1)) + slack).all()
         assert inside.all() or out == F16
+
+
+FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+          "F8_E5M2FNUZ": "float8_e5m2fnuz"}  # fmt: skip
+
+
+def float8(code: str) -> DType:
+    found = by_code(code)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("code", "exponent_bits", "lowest"), [("F8_E4M3", 4, -9), ("F8_E5M2", 5, -16)])
+def test_every_float8_is_the_number_that_it_spells(code: str, exponent_bits: int, lowest: int) -> None:
+    out = np.empty(256, np.uint16)
+    to_bfloat16(np.arange(256, dtype=np.uint8), float8(code), out)
+    values = reference.decode(out, BF16)
+    for spelled, value in enumerate(values.tolist()):
+        magnitude = spelled & 0x7F
+        if code == "F8_E5M2" and magnitude >= 0x7C:
+            assert abs(value) == np.inf if magnitude == 0x7C else value != value
+        elif code == "F8_E4M3" and magnitude == 0x7F:
+            assert value != value
+        else:
+            exponent, fraction = divmod(magnitude, 1 << (7 - exponent_bits))
+            whole = fraction + (exponent > 0) * (1 << (7 - exponent_bits))
+            assert abs(Fraction(value)) == whole * Fraction(2) ** (max(exponent, 1) - 1 + lowest)
+            assert np.signbit(value) == (spelled >= 0x80)
+
+
+@pytest.mark.parametrize("code", FLOAT8)
+def test_every_float8_is_what_torch_takes_it_for(code: str) -> None:
+    torch = pytest.importorskip("torch")
+    codes, out = np.arange(256, dtype=np.uint8), np.empty(256, np.uint16)
+    to_bfloat16(codes, float8(code), out)
+    expected = torch.from_numpy(codes).view(getattr(torch, FLOAT8[code])).float().numpy()
+    assert np.array_equal(reference.decode(out, BF16), expected, equal_nan=True)
+    assert np.array_equal(np.signbit(reference.decode(out, BF16)), np.signbit(expected) & ~np.isnan(expected))
+
+
+@pytest.mark.parametrize("one", FLOAT8)
+@pytest.mark.parametrize("other", ["F8_E4M3", "F8_E5M2", "BF16", "F16"])
+def test_models_of_float8_blend_as_the_numbers_they_hold(tmp_path: Path, one: str, other: str) -> None:
+    """All pairs of two formats of 8 bits, in a tensor of several blocks."""
+    stored: list[tuple[DType, np.ndarray]] = []
+    for code in (one, other):
+        out = np.empty(256, np.uint16)
+        if code.startswith("F8"):
+            to_bfloat16(np.arange(256, dtype=np.uint8), float8(code), out)
+            codes = np.flatnonzero(np.isfinite(reference.decode(out, BF16))).astype(np.uint8)
+        else:
+            codes = reference.encode(np.linspace(-2, 2, 250), float8(code))
+        stored.append((float8(code), codes))
+    shape = (12, stored[0][1].size, stored[1][1].size)
+    arrays = [np.broadcast_to(stored[0][1][:, None], shape), np.broadcast_to(stored[1][1], shape)]
+    kinds = [dtype for dtype, _ in stored]
+    paths = [
+        str(models.save(tmp_path / name, {"a.weight": (dtype, array)}, {"model_type": "none"}))
+        for name, dtype, array in zip(("one", "other"), kinds, arrays, strict=True)
+    ]
+    plan = blockmerge.plan(blockmerge.gradient(*paths, values=0.3))
+    assert plan.dtype == BF16
+    blockmerge.merge(plan, tmp_path / "out")
+    numbers = []
+    for dtype, array in zip(kinds, arrays, strict=True):
+        wide = np.empty(array.size, np.uint16)
+        if dtype.bits == 8:
+            to_bfloat16(array.reshape(-1), dtype, wide)
+        numbers.append((wide, BF16) if dtype.bits == 8 else (array.reshape(-1), dtype))
+    expected = reference.lerp(*numbers[0], *numbers[1], BF16, 0.3)
+    assert np.array_equal(models.read(tmp_path / "out")["a.weight"][1].reshape(-1), expected)
+    assert blockmerge.verify(tmp_path / "out", inputs=True).differing == ()
+    assert any("is read as bfloat16" in line for line in blockmerge.inspect(paths[0]).odd)
