@@ -35,10 +35,11 @@ def run(
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
     threads = thread_count(threads)
-    key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite)
+    key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite, names=plan.files)
     if not restart and partial.finished_before(key):
         return _told(emit, Finished(out, 0, 0, 0.0, 0.0, 0))
-    check_output([part for model in plan.leaves for part in model.parts], _need(plan), out, overwrite=overwrite)
+    inputs = [part for model in plan.leaves for part in model.parts]
+    check_output(inputs, _need(plan), out, overwrite=overwrite, names=plan.files)
     with partial.open(key, restart=restart) as (output, journal):
         started = time.perf_counter()
         reading = sum(row.read_bytes for row in plan.rows)

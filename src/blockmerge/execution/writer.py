@@ -37,25 +37,29 @@ _WINDOWS_UNTIL_WAIT = 4
 """Dirty pages of ours stay below some 256 MiB."""
 
 
-def check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
+def check_output(
+    inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool, names: Container[str] = ()
+) -> None:
     """Refuse an output that exists, lies in the way of an input, or does not fit; before anything is read.
 
-    ``need`` is its size in bytes. Raises :class:`OutputError`.
+    ``need`` is its size in bytes, ``names`` its files, which may be replaced. Raises :class:`OutputError`.
     """
     try:
-        _check_output(inputs, need, out, overwrite=overwrite)
+        _check_output(inputs, need, out, overwrite=overwrite, names=names)
     except (OSError, ValueError) as error:  # names too long, unsearchable folders
         raise OutputError(f"{out}: is no usable place: {error}") from error
 
 
-def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
+def _check_output(
+    inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool, names: Container[str]
+) -> None:
     target = _resolved(out)
     for source in [_resolved(part.folder) for part in inputs]:
         for place in (target, partial_of(target)):
             if _is_within(place, source) or _is_within(source, place):
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
     if out.exists() or out.is_symlink():
-        _check_replaceable(out, overwrite=overwrite)
+        _check_replaceable(out, overwrite=overwrite, names=names)
     unfinished = partial_of(target)
     if (
         unfinished.exists()
@@ -133,14 +137,14 @@ class _ForeignError(OutputError):
     """What is there belongs to another merge, and stays."""
 
 
-def _check_replaceable(out: Path, *, overwrite: bool) -> None:
+def _check_replaceable(out: Path, *, overwrite: bool, names: Container[str]) -> None:
     if not overwrite:
         raise OutputError(f"{out}: exists already; give another name, or --overwrite to replace it")
     if not out.is_dir() or out.is_symlink():
         raise OutputError(f"{out}: is not a folder; --overwrite replaces model folders only")
     if any(out.iterdir()) and not any((out / name).is_file() for name in _LAST):
         raise OutputError(f"{out}: holds something other than a model; --overwrite will not delete that")
-    foreign = sorted(path.name for path in out.iterdir() if not _belongs_to_model(path))
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in names and not _belongs_to_model(path))
     if foreign:
         raise OutputError(f"{out}: also holds {listed(foreign, 4)}, which --overwrite will not delete; move that away")
 
@@ -184,8 +188,8 @@ class PartialModel:
     signal or where the disk refused to write; anything else discards it.
     """
 
-    def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool) -> None:
-        self._shards, self._out, self._overwrite = shards, _resolved(out), overwrite
+    def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool, names: Container[str] = ()) -> None:
+        self._shards, self._out, self._overwrite, self._names = shards, _resolved(out), overwrite, names
         self._folder = partial_of(self._out)
         self._files: list[system.OutputFile] = []
         self._dirty = 0
@@ -359,7 +363,7 @@ class PartialModel:
     def _rename(self) -> Path | None:
         """Give the folder its name; returns where the model that was replaced is now."""
         if self._out.exists() or self._out.is_symlink():  # it may have appeared meanwhile
-            _check_replaceable(self._out, overwrite=self._overwrite)
+            _check_replaceable(self._out, overwrite=self._overwrite, names=self._names)
         else:
             self._folder.rename(self._out)
             return None
