@@ -190,11 +190,24 @@ def test_quantised_checkpoints_are_refused_with_the_reason(tmp_path: Path, pair:
     refused(gradient(pair[0], tmp_path / "quantised"), 3, "is quantised")
 
 
-def test_eight_bit_floats_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+SCALES = ["weight_scale_inv", "weight_scale", "scale", "input_scale", "scale_weight"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_eight_bit_floats_with_scales_are_refused(tmp_path: Path, pair: tuple[Path, Path], scale: str) -> None:
     content = models.tensors(3)
     content[NAME] = (by_code("F8_E4M3"), np.zeros((24, 16), np.uint8))  # type: ignore[assignment]
+    content[NAME.replace("weight", scale)] = (F32, np.ones(1, np.float32))
     models.save(tmp_path / "fp8", content)
-    refused(gradient(tmp_path / "fp8", pair[1]), 3, "float8_e4m3fn")
+    refused(gradient(tmp_path / "fp8", pair[1]), 3, "is quantised", scale)
+    refused(gradient(pair[0], tmp_path / "fp8"), 3, "is quantised", scale)
+
+
+def test_formats_that_are_no_numbers_by_themselves_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    content = models.tensors(3)
+    content[NAME] = (by_code("F8_E8M0"), np.zeros((24, 16), np.uint8))  # type: ignore[assignment]
+    models.save(tmp_path / "scales", content)
+    refused(gradient(tmp_path / "scales", pair[1]), 3, "float8_e8m0fnu")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -264,7 +277,7 @@ def test_choices_that_do_not_exist(pair: tuple[Path, Path], option: str) -> None
 def test_no_room_is_known_before_anything_is_read(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(pair[0])
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    refused(gradient(*pair), 6, "the disk has 0.00 GB free")
+    refused(gradient(*pair), 6, "bytes, the disk has 1,000 free")
     assert not (pair[0].parent / "out.partial").exists()
 
 

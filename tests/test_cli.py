@@ -135,7 +135,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", 1), 129)]
+)
 def test_signals_stop_at_once_and_leave_what_the_same_command_goes_on_from(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -760,17 +760,19 @@ def test_what_is_no_adapter_is_refused_before_it_is_downloaded(
 # ---- checksums -------------------------------------------------------------------------------------------------------
 
 
-def test_damaged_weights_in_the_cache_are_found_by_their_names(hub, tmp_path):
+@pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin"])
+def test_damaged_weights_in_the_cache_are_found_by_their_names(hub, tmp_path, name):
     from blockmerge.sources.blobs import damaged_blobs
 
     hub.add("org/one").commit(single())
     folder = download("org/one", None).folder
     assert damaged_blobs([folder], 2) == []
-    blob = (folder / SINGLE).resolve()
+    (folder / SINGLE).rename(folder / name)
+    blob = (folder / name).resolve()
     assert len(blob.name) == 64
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(bytes(content))
     (problem,) = damaged_blobs([folder], 2)
-    assert "model.safetensors: is not what the Hub sent" in str(problem)
+    assert f"{name}: is not what the Hub sent" in str(problem)
     assert damaged_blobs([tmp_path], 2) == []  # a folder of somebody's own has no checksums

@@ -29,10 +29,10 @@ def all_values(dtype: DType) -> np.ndarray:
 
 
 def sample(dtype: DType, count: int, seed: int) -> np.ndarray:
-    """Every kind of value: any bits for 16-bit formats; normal, huge, tiny and special numbers for wide ones."""
+    """Every kind of value: all encodings of 16-bit formats; normal, huge, tiny and special numbers for wide ones."""
     random = np.random.default_rng(seed)
     if dtype.bits == 16:
-        return random.integers(0, 65536, count, dtype=np.uint16).view(dtype.storage)
+        return random.permutation(count).astype(np.uint16).view(dtype.storage)
     values = random.normal(0, 1, count) * 10.0 ** random.integers(-44, 38, count)
     values[:8] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 65519.99, 65520.0]
     with np.errstate(over="ignore"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -387,7 +391,10 @@ def write(folder: Path, number: int, tensors: models.Tensors) -> str:
 def recipe_of(case: Case, paths: list[str], **more: Any) -> dict[str, Any]:
     base, rest = (paths[0], paths[1:]) if case.base else (None, paths)
     own = [{name: values[k] for name, values in case.per_model.items()} for k in range(len(rest))]
-    recipe = {"method": case.method, "models": [{"model": path, **own[k]} for k, path in enumerate(rest)]}
+    recipe = {
+        "method": case.method,
+        "models": [{"model": path, **own[k]} if own[k] else path for k, path in enumerate(rest)],
+    }
     return recipe | ({"base": base} if base else {}) | case.settings | more
 
 
@@ -440,20 +447,52 @@ def block_digest(data: bytes) -> str:
     return "xxh3-128-1MiB:" + xxhash.xxh3_128_hexdigest(blocks)
 
 
-@each
-def test_bits_depend_on_nothing_but_the_recipe(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+WAYS = list(itertools.product((1, 2, 3, 8), (1 << 19, 4096), ("1GB", "1kB"), (False, True)))
+"""Threads, bytes of a tile, sizes of files, and whether the merge is interrupted in the middle and goes on."""
+QUICK = [(1, 1 << 19, "1GB", False), (2, 4096, "1kB", False), (8, 99_999, "1GB", True)]
+MORE = [
+    Case("gradient", 2, None, {"values": [0.2, 0.8, 0.5]}),
+    Case("gradient", 2, None, {"values": [0.2, 0.8, 0.5], "arithmetic": "original"}, label="original"),
+    Case("ties", 2, None, {"scope": "model"}, {"weight": [0.5, 0.3], "density": [0.3, 0.5]}, base=True, label="model"),
+]
+
+
+@pytest.mark.parametrize("case", [*CASES, *MORE], ids=lambda case: case.id)
+@pytest.mark.parametrize("ways", [QUICK, pytest.param(WAYS, marks=pytest.mark.soak)], ids=["some ways", "all ways"])
+def test_bits_depend_on_nothing_but_the_recipe(tmp_path: Path, case: Case, ways: list[Any]) -> None:
     total = case.count + case.base
     values = near(7, total, (811, 1009), BF16)
     paths = [write(tmp_path, k, {"a.weight": (BF16, v), "b.weight": (BF16, v[:3])}) for k, v in enumerate(values)]
-    defaults = dict(executor.Executor.__init__.__kwdefaults__ or {})
     seen = set()
-    for number, (threads, tile, shard) in enumerate([(1, 1 << 19, "1GB"), (2, 4096, "1kB"), (5, 99_999, "1GB")]):
-        monkeypatch.setattr(executor.Executor.__init__, "__kwdefaults__", {**defaults, "tile": tile})
-        out = merge(tmp_path, recipe_of(case, paths, max_shard_size=shard), f"out{number}", threads=threads)
+    for threads, tile, shard, interrupted in ways:
+        recipe = recipe_of(case, paths, max_shard_size=shard)
+        with pytest.MonkeyPatch.context() as patch:
+            defaults = dict(executor.Executor.__init__.__kwdefaults__ or {})
+            patch.setattr(executor.Executor.__init__, "__kwdefaults__", {**defaults, "tile": tile})
+            if interrupted:
+                interrupt(tmp_path, recipe, threads=threads)
+            out = merge(tmp_path, recipe, threads=threads)
         seen.add(hashlib.sha256(b"".join(out[name][1].tobytes() for name in sorted(out))).hexdigest())
-        published = json.loads((tmp_path / f"out{number}" / "blockmerge.json").read_text())["tensors"]
+        published = json.loads((tmp_path / "out" / "blockmerge.json").read_text())["tensors"]
         assert published == {name: block_digest(array.tobytes()) for name, (_, array) in out.items()}
+        shutil.rmtree(tmp_path / "out")
     assert len(seen) == 1
+
+
+def interrupt(folder: Path, recipe: dict[str, Any], **how: Any) -> None:
+    """Let the merge stop at a full disk, in the second block of the large tensor."""
+    pwrite, size = os.pwrite, 811 * 1009 * 2
+
+    def refusing(descriptor: int, data: memoryview, at: int) -> int:
+        if (1 << 20) + 99_999 < at < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, data, at)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pwrite", refusing)
+        with pytest.raises(blockmerge.OutputError, match="the disk is full"):
+            merge(folder, recipe, **how)
+    assert (folder / "out.partial").exists()
 
 
 @each

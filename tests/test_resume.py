@@ -329,16 +329,43 @@ def test_an_error_of_any_call_ends_in_one_line_and_the_merge_goes_on(
             break
 
 
-def test_short_writes_and_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_short_writes_and_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     plan = blockmerge.plan(recipe_in(tmp_path))
     blockmerge.merge(plan, tmp_path / "expected")
-    pwrite, preadv = os.pwrite, os.preadv
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[: max(1, len(data) // 3)], at))
-    monkeypatch.setattr(
-        os, "preadv", lambda file, into, at, *more: preadv(file, [into[0][: max(1, len(into[0]) // 3)]], at, *more)
-    )
+    pwrite, preadv, calls = os.pwrite, os.preadv, [0]
+
+    def part(data: memoryview) -> memoryview:
+        calls[0] += 1
+        return data if calls[0] % every else data[: max(1, len(data) // 3)]
+
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, part(data), at))
+    monkeypatch.setattr(os, "preadv", lambda file, into, at: preadv(file, [part(into[0])], at))
     blockmerge.merge(plan, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+INTERRUPTED = "pwrite64,write,preadv,pread64,read,fsync,ftruncate,openat,flock,sync_file_range"
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("every", [2, *(pytest.param(every, marks=pytest.mark.soak) for every in (3, 4, 5, 7, 11, 50))])
+def test_calls_that_a_signal_interrupts_are_made_again(tmp_path: Path, every: int) -> None:
+    plan = blockmerge.plan(recipe_in(tmp_path))
+    blockmerge.merge(plan, tmp_path / "expected")
+    out = tmp_path / "out"
+    places = [tmp_path / "out.partial.journal"]
+    places += [tmp_path / "out.partial" / name for name in contents(tmp_path / "expected")]
+    places += [tmp_path / f"m{k}" / "model.safetensors" for k in range(3)]
+    watched = [word for place in places for word in ("-P", str(place))]
+    inject = ["-e", f"trace={INTERRUPTED}", "-e", f"inject={INTERRUPTED}:error=EINTR:when=1+{every}"]
+    entry = "from blockmerge.cli import main; main()"
+    merge = [sys.executable, "-c", entry, "merge", str(tmp_path / "recipe.yaml"), str(out), "--quiet"]
+    log = tmp_path / "log"
+    subprocess.run(["strace", "-f", "-qq", "-o", str(log), *watched, *inject, *merge], check=True)
+    assert contents(out) == contents(tmp_path / "expected")
+    assert stray(tmp_path) == []
+    assert log.read_text().count("EINTR") > 100 / every
 
 
 # --- Longer ----------------------------------------------------------------------------------------------------------

@@ -117,10 +117,34 @@ def test_a_second_ctrl_c_waits_until_things_are_cleaned_up(tmp_path: Path, pair:
     assert told[1].startswith("blockmerge: stopped; nothing was published; the same command goes on from there")
 
 
+HANGING_UP = """
+import os, signal
+{before}
+from blockmerge.cli import main
+from blockmerge.execution import writer
+publish = writer.PartialModel.publish
+def hung_up(*args):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return publish(*args)
+writer.PartialModel.publish = hung_up
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize(("before", "code"), [("", 129), ("signal.signal(signal.SIGHUP, signal.SIG_IGN)", 0)])
+def test_nohup_is_respected(tmp_path: Path, pair: tuple[Path, Path], before: str, code: int) -> None:
+    script = HANGING_UP.format(before=before)
+    arguments = [sys.executable, "-c", script, "gradient", *map(str, pair), str(tmp_path / "out"), "--values", "0.5"]
+    assert subprocess.run(arguments, capture_output=True, check=False).returncode == code
+    assert (tmp_path / "out").exists() == (code == 0)
+
+
 def test_commands_give_the_signals_back(pair: tuple[Path, Path]) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
+    before = list(map(signal.getsignal, numbers))
     assert CliRunner().invoke(main, ["inspect", str(pair[0])]).exit_code == 0
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert list(map(signal.getsignal, numbers)) == before
 
 
 NAMES = [

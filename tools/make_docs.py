@@ -35,7 +35,7 @@ EXIT_CODES = """\
 | 5 | a weight is not finite |
 | 6 | the output cannot be written: exists, no room, no permission |
 | 70 | a mistake of Blockmerge; please report it with the output of `--debug` |
-| 130, 143 | stopped by Ctrl-C, by SIGTERM |
+| 130, 143, 129 | stopped by Ctrl-C, by SIGTERM, by SIGHUP (the terminal was closed) |
 
 Errors are one line each on standard error. `--debug` shows where in the code they arose.
 

@@ -35,18 +35,20 @@ def inspect(model: str | Path) -> Inspection:
         return inspect_source(source)
 
 
-def plan(recipe: Recipe | str | Path, *, quiet: bool = False) -> Plan:
+def plan(recipe: Recipe | str | Path, *, quiet: bool = False, copy_code: bool = False) -> Plan:
     """Work out everything that a merge will do, from the headers of its inputs; no weight is read.
 
     :param recipe: what :func:`blockmerge.gradient` returns, or the path of a recipe file.
     :param quiet: show no progress of downloads from the Hub.
+    :param copy_code: let the code that the first model brings along (``auto_map`` in config.json) go with the result.
+        It is copied and never run here; ``notes`` name the files.
 
     Raises :class:`~blockmerge.errors.BlockmergeError`: one problem, or all of them as
     :class:`~blockmerge.errors.Problems`.
     """
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     with ExitStack() as stack:
-        return _plan(wanted, stack, quiet=quiet)[0]
+        return _plan(wanted, stack, quiet=quiet, copy_code=copy_code)[0]
 
 
 def merge(
@@ -278,7 +280,7 @@ def extract_lora(
         )
 
 
-def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[Source]]:
+def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool, copy_code: bool = False) -> tuple[Plan, list[Source]]:
     """The plan of ``recipe`` and its inputs, open for as long as ``stack`` is; stages are planned first.
 
     Inputs are as they are stored: who reads them by the plan has them ``aligned``.
@@ -286,11 +288,12 @@ def _plan(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> tuple[Plan, list[
     inputs, sources = _inputs([name for name in recipe.models if name not in recipe.stages], stack, quiet=quiet)
     found = {model.reference: (model, source) for model, source in zip(inputs, sources, strict=True)}
     for name in (name for name in recipe.models if name in recipe.stages):
-        staged, under = _plan(replace(recipe.stages[name], stages=recipe.stages), stack, quiet=quiet)
+        stage = replace(recipe.stages[name], stages=recipe.stages)
+        staged, under = _plan(stage, stack, quiet=quiet, copy_code=copy_code)
         source = _staged(staged, aligned(staged.vocabulary, under), name)
         found[name] = InputModel(name, None, source.fingerprint(), {}, staged), source
     inputs, sources = [found[name][0] for name in recipe.models], [found[name][1] for name in recipe.models]
-    return make_plan(recipe, inputs, sources), sources
+    return make_plan(recipe, inputs, sources, copy_code=copy_code), sources
 
 
 def _inputs(references: Sequence[str], stack: ExitStack, *, quiet: bool) -> tuple[list[InputModel], list[Source]]:

@@ -13,7 +13,7 @@ The class decides the exit code of the command line; scripts may rely on the cod
     ├── VerificationError           7   a merged model is not what its manifest or its inputs say
     └── Problems                    *   several of the above at once; the code of the first
 
-    Ctrl-C ends with 130 and SIGTERM with 143, as a shell expects.
+    Ctrl-C ends with 130, SIGTERM with 143 and SIGHUP with 129, as a shell expects.
 """
 
 from __future__ import annotations

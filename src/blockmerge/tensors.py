@@ -24,8 +24,8 @@ class TensorSpec:
 
     @property
     def result_dtype(self) -> DType:
-        """The dtype that a result takes which goes in its place, unless somebody asks for another."""
-        return self.home or self.dtype
+        """The dtype that a result takes which goes in its place, unless somebody asks for another; never 8 bits."""
+        return self.dtype if self.home is None or self.home.bits < 16 else self.home
 
     @property
     def elements(self) -> int:
@@ -34,5 +34,5 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
+        """Bytes of its elements, as they are read or written."""
         return self.elements * self.dtype.bits // 8

@@ -34,12 +34,16 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
+code = click.option(
+    "--copy-code", is_flag=True, help="Copy the code that model 1 brings along (trust_remote_code). It is not run here."
+)
 running = _options(
     click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per core. Results do not depend on it."),
     click.option("--overwrite", is_flag=True, help="Replace a model that is at OUT."),
     click.option("--restart", is_flag=True, help="Begin anew instead of going on where a merge was interrupted."),
     click.option("--verify-inputs", is_flag=True, help="First compare weights from the Hub with their checksums."),
     click.option("--allow-nonfinite", is_flag=True, help="Write NaN and infinity instead of stopping at them."),
+    code,
     click.option("--quiet", is_flag=True, help="No progress, no summary; errors only."),
 )
 showing = _options(
@@ -109,11 +113,12 @@ def gradient(
     from blockmerge.recipes import gradient as build
 
     how = {
-        key: words.pop(key) for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet")
+        key: words.pop(key)
+        for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet", "copy_code")
     }
     recipe = build(model1, model2, values=_curves(values), **words)
     if dry_run:
-        _show_plan(recipe, as_json=as_json, plot=plot)
+        _show_plan(recipe, as_json=as_json, plot=plot, copy_code=how["copy_code"])
     elif as_json:
         raise click.UsageError("--json shows a plan and goes with --dry-run")
     elif out is None:
@@ -139,12 +144,13 @@ def _curves(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @showing
+@code
 @guarded
-def plan(recipe: Path, as_json: bool, plot: Path | None) -> None:
+def plan(recipe: Path, as_json: bool, plot: Path | None, copy_code: bool) -> None:
     """Show what RECIPE will do: every tensor with its ratio, bytes, disk and memory. Reads no weights."""
     from blockmerge.recipes import load_recipe
 
-    _show_plan(load_recipe(recipe), as_json=as_json, plot=plot)
+    _show_plan(load_recipe(recipe), as_json=as_json, plot=plot, copy_code=copy_code)
 
 
 @main.command()
@@ -318,14 +324,16 @@ def demo(out: Path | None, overwrite: bool) -> None:
 main.add_command(studio)
 
 
-def merge_into(recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, **how: Any) -> None:
+def merge_into(
+    recipe: Recipe, out: str, *, quiet: bool, plot: Path | None = None, copy_code: bool = False, **how: Any
+) -> None:
     """Plan and merge ``recipe``, showing progress unless ``quiet``."""
     import blockmerge
     from blockmerge.cli.progress import Display
     from blockmerge.cli.warmup import warm_up
 
     warm_up()
-    planned = blockmerge.plan(recipe, quiet=quiet)
+    planned = blockmerge.plan(recipe, quiet=quiet, copy_code=copy_code)
     if plot is not None:
         blockmerge.draw(planned, plot)
     if not quiet:
@@ -340,10 +348,10 @@ def _remark(planned: Plan) -> None:
             say(f"{kind}: {line}")
 
 
-def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None) -> None:
+def _show_plan(recipe: Recipe, *, as_json: bool, plot: Path | None, copy_code: bool) -> None:
     import blockmerge
 
-    planned = blockmerge.plan(recipe)
+    planned = blockmerge.plan(recipe, copy_code=copy_code)
     if plot is not None:
         blockmerge.draw(planned, plot)
     show(json.dumps(planned.to_json(), indent=2) if as_json else str(planned))

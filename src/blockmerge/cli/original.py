@@ -38,7 +38,8 @@ def main(config: Path | None, **words: Any) -> None:
     from blockmerge.recipes.blockmerge import from_flags
 
     how = {
-        key: words.pop(key) for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet")
+        key: words.pop(key)
+        for key in ("threads", "overwrite", "restart", "verify_inputs", "allow_nonfinite", "quiet", "copy_code")
     }
     if config is not None:
         recipe = load_recipe(config)

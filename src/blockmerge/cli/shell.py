@@ -23,7 +23,7 @@ _MOST_PROBLEMS = 50
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived."""
+    """SIGTERM or SIGHUP arrived; the argument is its number."""
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -47,9 +47,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 @contextmanager
 def _signals() -> Generator[None]:
-    """Let the first Ctrl-C or SIGTERM stop what is done here. While that is cleaned up, the second one only says so.
+    """Let the first Ctrl-C, SIGTERM or SIGHUP stop what is done here.
 
-    From the third on they are obeyed again: a disk that hangs must not hold anybody.
+    While that is cleaned up, the second one only says so. From the third on they are obeyed again: a disk that hangs
+    must not hold anybody.
     """
     arrived = 0
 
@@ -59,7 +60,7 @@ def _signals() -> Generator[None]:
         if arrived == 2:
             _say("cleaning up, a moment")
             return
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,6 +68,8 @@ def _signals() -> Generator[None]:
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, stop)
     try:
         yield
     finally:
@@ -80,7 +83,7 @@ def _leave(error: BaseException) -> NoReturn:
         sys.exit(130)
     if isinstance(error, _Terminated):
         _say(_with_notes("terminated; nothing was published", error))
-        sys.exit(143)
+        sys.exit(128 + error.args[0])
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is no error
         terminal.abandon(sys.stdout)
         sys.exit(0)
@@ -98,7 +101,7 @@ def _leave(error: BaseException) -> NoReturn:
         terminal.abandon(sys.stdout)
         sys.exit(1)
     if isinstance(error, MemoryError):
-        _say("out of memory; close other programs or use fewer --threads")
+        _say(_with_notes("out of memory; close other programs or use fewer --threads", error))
         sys.exit(1)
     _say(f"internal error, please report it with the output of --debug: {type(error).__name__}: {error}")
     sys.exit(70)

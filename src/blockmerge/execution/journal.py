@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from blockmerge.execution.system import told
 from blockmerge.planning import Plan
 
 __all__ = ["Journal", "Key", "Noted", "key_of"]
@@ -63,7 +64,10 @@ class Noted:
 
 
 class Journal:
-    """The journal in an open file, which is locked. Notes may come from any thread; the rest from one."""
+    """The journal in an open file, which is locked. Notes may come from any thread; the rest from one.
+
+    What cannot be written raises :class:`~blockmerge.errors.OutputError`.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -72,14 +76,14 @@ class Journal:
     def start(self, key: Key, folder: Path) -> None:
         """Begin anew, for the merge ``key`` into ``folder``."""
         header = json.dumps({"key": key, "folder": folder.stat().st_ino}).encode()
-        self._file.truncate(0)
+        os.ftruncate(self._file.fileno(), 0)
         self._append(_MAGIC + _LENGTH.pack(len(header), zlib.crc32(header)) + header)
         self.resume()
 
     def resume(self) -> None:
         """Go on behind what is there."""
         self._append(_record(_SPECIAL, _BOOT, _boot_id()))
-        os.fsync(self._file.fileno())
+        self._sync()
 
     def note(self, row: int, block: int, digest: bytes) -> None:
         """Note that a block is written. The system has that from here on, whatever becomes of this process."""
@@ -91,10 +95,14 @@ class Journal:
             position = self._file.seek(0, os.SEEK_END)
         sync()
         self._append(_record(_SPECIAL, _SYNC, position.to_bytes(16, "little")))
-        os.fsync(self._file.fileno())
+        self._sync()
+
+    def _sync(self) -> None:
+        with told(Path(self._file.name)):
+            os.fsync(self._file.fileno())
 
     def _append(self, data: bytes) -> None:
-        with self._guard:
+        with told(Path(self._file.name)), self._guard:
             self._file.seek(0, os.SEEK_END)
             while data:
                 data = data[self._file.write(data) :]
@@ -123,7 +131,7 @@ class Journal:
             _settle(noted, unsettled, at)
         for _, row, block, digest in unsettled:
             noted.doubtful.setdefault(row, {})[block] = digest
-        self._file.truncate(at)
+        os.ftruncate(self._file.fileno(), at)
         return noted
 
 

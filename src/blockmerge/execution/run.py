@@ -35,10 +35,11 @@ def run(
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
     threads = thread_count(threads)
-    key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite)
+    key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite, names=plan.files)
     if not restart and partial.finished_before(key):
         return _told(emit, Finished(out, 0, 0, 0.0, 0.0, 0))
-    check_output([part for model in plan.leaves for part in model.parts], plan.bytes_to_write, out, overwrite=overwrite)
+    inputs = [part for model in plan.leaves for part in model.parts]
+    check_output(inputs, _need(plan), out, overwrite=overwrite, names=plan.files)
     with partial.open(key, restart=restart) as (output, journal):
         started = time.perf_counter()
         reading = sum(row.read_bytes for row in plan.rows)
@@ -61,6 +62,12 @@ def run(
             nonfinite=len(executor.nonfinite),
         )
     return _told(emit, finished)
+
+
+def _need(plan: Plan) -> int:
+    """Bytes of all files of the result. The manifest's size is known: a digest is as long as another."""
+    added = {**index_file(plan), **published_files(plan, {row.name: "0" * 32 for row in plan.rows})}
+    return plan.bytes_to_write + sum(file.size for file in added.values())
 
 
 def _told(emit: Callable[[Event], object], finished: Finished) -> Finished:

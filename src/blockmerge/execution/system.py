@@ -13,11 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from blockmerge.errors import OutputError
+
 __all__ = [
     "OutputFile",
     "exchange",
     "locked",
     "sync_folder",
+    "told",
 ]
 
 LINUX = sys.platform.startswith("linux")
@@ -36,7 +39,7 @@ class OutputFile:
     def __init__(self, path: Path, size: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         self._file: IO[bytes] = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
-        self._file.truncate(size)
+        os.ftruncate(self._file.fileno(), size)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``; thread-safe where the system has positional writes."""
@@ -73,6 +76,17 @@ class OutputFile:
         self._file.close()
 
 
+@contextlib.contextmanager
+def told(where: Path) -> Generator[None]:
+    """Turn what the system says while writing into one line: an :class:`OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{where}: the disk is full; make room and start again") from error
+        raise OutputError(f"{where}: cannot be written: {error.strerror or error}") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable, where the system knows how."""
     if os.name != "posix":
@@ -103,7 +117,7 @@ def locked(path: Path) -> Generator[IO[bytes] | None]:
     us may have removed it.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+    with open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         yield file if _locked(file) and _is_at(file, path) else None

@@ -6,7 +6,6 @@ interruption what is written already. A model appears at OUT whole and durable, 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 from blockmerge.errors import OutputError, listed
 from blockmerge.execution import system
 from blockmerge.execution.journal import Journal, Key
+from blockmerge.execution.system import told
 from blockmerge.planning import Plan, Row, Shard
 from blockmerge.sources import ModelLocation, SmallFile
 
@@ -37,25 +37,29 @@ _WINDOWS_UNTIL_WAIT = 4
 """Dirty pages of ours stay below some 256 MiB."""
 
 
-def check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
+def check_output(
+    inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool, names: Container[str] = ()
+) -> None:
     """Refuse an output that exists, lies in the way of an input, or does not fit; before anything is read.
 
-    ``need`` is its size in bytes. Raises :class:`OutputError`.
+    ``need`` is its size in bytes, ``names`` its files, which may be replaced. Raises :class:`OutputError`.
     """
     try:
-        _check_output(inputs, need, out, overwrite=overwrite)
+        _check_output(inputs, need, out, overwrite=overwrite, names=names)
     except (OSError, ValueError) as error:  # names too long, unsearchable folders
         raise OutputError(f"{out}: is no usable place: {error}") from error
 
 
-def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool) -> None:
+def _check_output(
+    inputs: Iterable[ModelLocation], need: int, out: Path, *, overwrite: bool, names: Container[str]
+) -> None:
     target = _resolved(out)
     for source in [_resolved(part.folder) for part in inputs]:
         for place in (target, partial_of(target)):
             if _is_within(place, source) or _is_within(source, place):
                 raise OutputError(f"{out}: {place} is, holds or lies inside the input {source}; choose another place")
     if out.exists() or out.is_symlink():
-        _check_replaceable(out, overwrite=overwrite)
+        _check_replaceable(out, overwrite=overwrite, names=names)
     unfinished = partial_of(target)
     if (
         unfinished.exists()
@@ -67,7 +71,7 @@ def _check_output(inputs: Iterable[ModelLocation], need: int, out: Path, *, over
         raise OutputError(f"{_replaced(target)}: is in the way; it may be the model of an interrupted --overwrite")
     room = shutil.disk_usage(_existing_parent(target)).free + _allocated(unfinished)
     if need > room:
-        raise OutputError(f"{out}: needs {need / 1e9:.2f} GB, the disk has {room / 1e9:.2f} GB free; make room")
+        raise OutputError(f"{out}: needs {need:,} bytes, the disk has {room:,} free; make room")
 
 
 def _resolved(path: Path) -> Path:
@@ -133,14 +137,14 @@ class _ForeignError(OutputError):
     """What is there belongs to another merge, and stays."""
 
 
-def _check_replaceable(out: Path, *, overwrite: bool) -> None:
+def _check_replaceable(out: Path, *, overwrite: bool, names: Container[str]) -> None:
     if not overwrite:
         raise OutputError(f"{out}: exists already; give another name, or --overwrite to replace it")
     if not out.is_dir() or out.is_symlink():
         raise OutputError(f"{out}: is not a folder; --overwrite replaces model folders only")
     if any(out.iterdir()) and not any((out / name).is_file() for name in _LAST):
         raise OutputError(f"{out}: holds something other than a model; --overwrite will not delete that")
-    foreign = sorted(path.name for path in out.iterdir() if not _belongs_to_model(path))
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in names and not _belongs_to_model(path))
     if foreign:
         raise OutputError(f"{out}: also holds {listed(foreign, 4)}, which --overwrite will not delete; move that away")
 
@@ -156,17 +160,6 @@ def _existing_parent(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.exists())
 
 
-@contextmanager
-def _told(where: Path) -> Generator[None]:
-    """Turn what the system says while writing into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"{where}: the disk is full; make room and start again") from error
-        raise OutputError(f"{where}: cannot be written: {error.strerror or error}") from error
-
-
 def discard(out: Path) -> bool:
     """Remove what an interrupted merge into ``out`` left; False if there is nothing.
 
@@ -174,12 +167,12 @@ def discard(out: Path) -> bool:
     """
     folder = partial_of(_resolved(out))
     journal = _journal_of(folder)
-    with _told(folder):
+    with told(folder):
         if not journal.exists():
             if folder.exists():
                 raise OutputError(f"{folder}: was not left by a merge, and is not removed")
             return False
-    with _told(folder), system.locked(journal) as file:
+    with told(folder), system.locked(journal) as file:
         if file is None:
             raise OutputError(f"{out}: a merge is writing it at this moment; stop that one first")
         if folder.exists():
@@ -195,8 +188,8 @@ class PartialModel:
     signal or where the disk refused to write; anything else discards it.
     """
 
-    def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool) -> None:
-        self._shards, self._out, self._overwrite = shards, _resolved(out), overwrite
+    def __init__(self, shards: Sequence[Shard], out: Path, *, overwrite: bool, names: Container[str] = ()) -> None:
+        self._shards, self._out, self._overwrite, self._names = shards, _resolved(out), overwrite, names
         self._folder = partial_of(self._out)
         self._files: list[system.OutputFile] = []
         self._dirty = 0
@@ -216,7 +209,7 @@ class PartialModel:
         work there, or was interrupted there.
         """
         with ExitStack() as stack:
-            with _told(self._folder):
+            with told(self._folder):
                 self._out.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(system.locked(_journal_of(self._folder)))
             if file is None:
@@ -225,7 +218,7 @@ class PartialModel:
             with suppress(OSError):  # so that no power failure leaves an unfinished folder without its journal
                 system.sync_folder(self._out.parent)
             try:
-                with _told(self._folder):
+                with told(self._folder):
                     self._prepare(journal, key, restart=restart)
                 yield self, journal
             except BaseException as error:
@@ -286,7 +279,7 @@ class PartialModel:
 
     def sync(self) -> None:
         """Make durable what was written. An error is final: the system may have dropped the bytes already."""
-        with _told(self._folder):
+        with told(self._folder):
             for file in self._files:
                 file.sync()
 
@@ -304,7 +297,7 @@ class PartialModel:
                 with self._guard:
                     file.write(data, offset)
         except OSError as error:
-            with _told(self._folder / self._shards[shard].name):
+            with told(self._folder / self._shards[shard].name):
                 raise error
         self._bound_dirty_pages(file, len(data))
 
@@ -324,7 +317,7 @@ class PartialModel:
         ``extra`` are the small files besides the shards. The index and config.json come last, so that an unfinished
         folder never loads.
         """
-        with _told(self._folder):
+        with told(self._folder):
             self.sync()
             self._close()
             for name in sorted(extra, key=lambda name: name in _LAST):
@@ -349,7 +342,7 @@ class PartialModel:
         What it left is tidied then.
         """
         path = _journal_of(self._folder)
-        with _told(self._out):
+        with told(self._out):
             if not path.exists() or not self._out.exists():
                 return False
             with system.locked(path) as file:
@@ -370,7 +363,7 @@ class PartialModel:
     def _rename(self) -> Path | None:
         """Give the folder its name; returns where the model that was replaced is now."""
         if self._out.exists() or self._out.is_symlink():  # it may have appeared meanwhile
-            _check_replaceable(self._out, overwrite=self._overwrite)
+            _check_replaceable(self._out, overwrite=self._overwrite, names=self._names)
         else:
             self._folder.rename(self._out)
             return None

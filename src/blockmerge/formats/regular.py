@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["open_regular", "regular_descriptor"]
 
@@ -22,6 +22,6 @@ def regular_descriptor(path: Path) -> int:
     return descriptor
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """``path``, open for reading; see :func:`regular_descriptor`."""
     return os.fdopen(regular_descriptor(path), "rb")

@@ -10,6 +10,7 @@ from blockmerge.dtypes import DType
 from blockmerge.errors import BlockmergeError, MismatchError, listed, raise_all
 from blockmerge.planning import checks
 from blockmerge.planning.blend import blend
+from blockmerge.planning.code import code_of
 from blockmerge.planning.combine import combine
 from blockmerge.planning.config import config_of, spelled
 from blockmerge.planning.layout import lay_out
@@ -27,8 +28,12 @@ _GENERATION = "generation_config.json"
 """Goes with the tokenizer: it holds numbers of tokens."""
 
 
-def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[Source]) -> Plan:
+def make_plan(
+    recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[Source], *, copy_code: bool = False
+) -> Plan:
     """Plan the merge of opened models; reads headers, configs and nothing else.
+
+    ``copy_code``: code that the first model brings along goes with the result.
 
     Raises :class:`RecipeError`, :class:`ModelError` or :class:`MismatchError`, or several as ``Problems``.
     """
@@ -48,6 +53,7 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
             raise MismatchError(f"{text}; a checkpoint is incomplete, or the config of another model")
         worked.warnings.append(text)
     files, file_notes = _files(recipe, sources, vocabulary)
+    code, code_warnings, code_notes = code_of(first, copy=copy_code)
     by_token = vocabulary is not None
     differing = [line for other in sources[1:] for line in checks.differences(first, other, by_token=by_token)]
     return Plan(
@@ -57,10 +63,15 @@ def make_plan(recipe: Recipe, inputs: Sequence[InputModel], sources: Sequence[So
         order=worked.order,
         rows=rows,
         shards=shards,
-        files={"config.json": spelled(config, first), **files},
+        files={"config.json": spelled(config, first), **files, **code},
         dtype=written,
-        warnings=(*worked.warnings, *(vocabulary.warnings if vocabulary else ()), *dict.fromkeys(differing)),
-        notes=(*worked.notes, *(vocabulary.notes if vocabulary else ()), *file_notes),
+        warnings=(
+            *worked.warnings,
+            *code_warnings,
+            *(vocabulary.warnings if vocabulary else ()),
+            *dict.fromkeys(differing),
+        ),
+        notes=(*worked.notes, *(vocabulary.notes if vocabulary else ()), *code_notes, *file_notes),
         vocabulary=vocabulary,
     )
 
@@ -80,18 +91,13 @@ def _files(
 ) -> tuple[dict[str, SmallFile], list[str]]:
     """The small files of the result, and what is said about them."""
     source = sources[0]
-    code = sorted(name for name in source.files if name.endswith(".py"))
-    files = {name: file for name, file in source.files.items() if name not in code and name != "config.json"}
+    files = {name: file for name, file in source.files.items() if not name.endswith(".py") and name != "config.json"}
     if vocabulary is not None:
         lead = sources[vocabulary.source].files
         replaced = {*tokenizer_files(files), _GENERATION}
         files = {name: file for name, file in files.items() if name not in replaced} | dict(vocabulary.files)
         files |= {_GENERATION: lead[_GENERATION]} if _GENERATION in lead else {}
-    notes = [f"not copied, because it is code: {listed(code)}"] if code else []
-    if "auto_map" in source.config:
-        notes.append(
-            f"{source.label} runs code of its own (auto_map in config.json); copy that yourself if you trust it"
-        )
+    notes: list[str] = []
     if not any(name.startswith(("tokenizer", "vocab", "spiece", "tekken")) for name in files):
         notes.append(f"{source.label} has no tokenizer files; the merged model will have none")
     if recipe.chat_template is not None:

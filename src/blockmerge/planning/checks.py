@@ -16,7 +16,7 @@ __all__ = ["architecture", "differences", "explain_sizes", "incompatible", "unus
 
 _QUANTISED_SUFFIXES: Final = (
     ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales",
-    ".weight_packed",
+    ".weight_packed", ".input_scale", ".scale_weight", "scaled_fp8",
 )  # fmt: skip
 _IGNORED_KEYS: Final = {
     "_name_or_path", "_attn_implementation_autoset", "architectures", "dtype", "model_type", "tie_word_embeddings",
@@ -48,7 +48,9 @@ def unusable(source: Source) -> Iterator[BlockmergeError]:
         return
     packed = [spec for spec in source.specs.values() if spec.dtype.floating and spec.dtype.bits < 16]
     if packed:
-        yield ModelError(f"{source.label}: {packed[0].name} is {packed[0].dtype}; blends read 16, 32 and 64 bits")
+        yield ModelError(
+            f"{source.label}: {packed[0].name} is {packed[0].dtype}; blends read float8 and 16, 32 and 64 bits"
+        )
 
 
 def _quantisation(source: Source) -> str | None:
@@ -56,7 +58,19 @@ def _quantisation(source: Source) -> str | None:
     if isinstance(settings, Mapping):
         return f"config.json says {settings.get('quant_method', 'so')}"  # pyright: ignore[reportUnknownMemberType]
     marked = next((name for name in source.specs if name.endswith(_QUANTISED_SUFFIXES)), None)
+    if marked is None:
+        marked = min(_scales_of_float8(source), default=None)
     return f"it holds {marked}" if marked else None
+
+
+def _scales_of_float8(source: Source) -> Iterator[str]:
+    """Tensors beside weights of 8 bits that tell by what these are to be multiplied."""
+    weights = {name for name, spec in source.specs.items() if spec.home is not None and spec.home.bits == 8}
+    modules = {name.rpartition(".")[0] for name in weights}
+    for name in source.specs.keys() - weights:
+        module, _, last = name.rpartition(".")
+        if "scale" in last and module in modules:
+            yield name
 
 
 def incompatible(first: Source, second: Source) -> Iterator[BlockmergeError]:

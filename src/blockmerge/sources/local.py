@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from blockmerge.dtypes import BF16
 from blockmerge.errors import FormatError, ModelError, listed, printable
-from blockmerge.formats import safetensors, torchfile
+from blockmerge.formats import float8, safetensors, torchfile
 from blockmerge.formats.jsonfile import read_object
 from blockmerge.formats.regular import open_regular
 from blockmerge.formats.safetensors import Header, check_name
@@ -88,16 +91,24 @@ class LocalSource:
         if index is not None:
             _check_index(index, folder / main, self._shards)
         self.specs: Mapping[str, TensorSpec] = {
-            name: shard.header.tensors[name] for shard in self._shards.values() for name in sorted(shard.header.tensors)
+            name: _read_as(shard.header.tensors[name])
+            for shard in self._shards.values()
+            for name in sorted(shard.header.tensors)
         }
         self.config: Mapping[str, Any] = _read_config(folder)
         self.files: Mapping[str, SmallFile] = small_files(folder)
-        self.remarks = tuple(_unread(folder, self._shards))
+        self.remarks = tuple(_remarks(folder, self._shards))
 
     def read_into(self, name: str, first: int, count: int, buffer: memoryview) -> None:
         """Put encoded elements into ``buffer``; see the contract."""
-        del count  # the buffer has exactly that length
-        self._home[name].read_into(name, first, buffer)
+        shard = self._home[name]
+        stored = shard.header.tensors[name].dtype
+        if not float8.is_float8(stored):
+            shard.read_into(name, first, buffer)
+            return
+        codes = np.empty(count, np.uint8)
+        shard.read_into(name, first, codes.data)
+        float8.to_bfloat16(codes, stored, np.frombuffer(buffer, np.uint16))
 
     def fingerprint(self) -> Fingerprint:
         """Header digests as read at opening, identities as of now."""
@@ -116,6 +127,11 @@ class LocalSource:
             shard.file.close()
 
 
+def _read_as(spec: TensorSpec) -> TensorSpec:
+    """What a stored tensor is to those that read it: numbers of 8 bits are bfloat16, which holds them exactly."""
+    return replace(spec, dtype=BF16, home=spec.dtype) if float8.is_float8(spec.dtype) else spec
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not os.path.lexists(path):
@@ -123,12 +139,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return read_object(path, max_bytes=10_000_000)
 
 
-def _unread(folder: Path, shards: Collection[str]) -> Iterator[str]:
+def _remarks(folder: Path, shards: Mapping[str, Shard]) -> Iterator[str]:
     """Other sets of weights in the folder, and how the read ones were read."""
     others = [name for name in _weights_in(folder) if name not in shards]
     if others:
         yield f"not read, because transformers would load others: {listed(others, 4)}"
     yield from pickles_read(shards)
+    stored = {spec.dtype for shard in shards.values() for spec in shard.header.tensors.values()}
+    if narrow := sorted(dtype.name for dtype in stored if float8.is_float8(dtype)):
+        yield f"{listed(narrow)} is read as bfloat16, which holds all of its numbers"
 
 
 def pickles_read(names: Iterable[str]) -> Iterator[str]:

@@ -87,7 +87,7 @@ class AlignedSource:
                     f"{label}: {donor} has {spec.shape[0]} rows, but row {self._map.rows_needed(number) - 1} is a token"
                 )
         dtype = self._declared(own, donors)
-        home = None if dtype == own.dtype else own.home or own.dtype
+        home = None if dtype == own.dtype else own.result_dtype
         shape = (self._map.size, *own.shape[1:])
         return _Aligned(replace(own, dtype=dtype, shape=shape, home=home or own.home), math.prod(shape[1:]), donors)
 
