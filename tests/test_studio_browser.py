@@ -245,13 +245,13 @@ def test_a_curve_for_a_block(page: Page) -> None:
     page.get_by_role("button", name="Drop curve").press("Enter")
     settled(page, values=[0.0, 1.0])
     expect(page.get_by_role("button", name="Attention", exact=True)).to_have_attribute("aria-pressed", "true")
-    page.get_by_role("button", name="Wide crossing").click()
+    page.get_by_role("button", name="Mythalion").click()
     blocks = {"attention": [0.2, 0.8], "mlp": [0.8, 0.2]} | {name: [0.5] for name in ("embeddings", "norms", "head")}
     settled(page, values=blocks)
 
 
 @pytest.mark.parametrize("by", ["by tensor", "by layer"])
-@pytest.mark.parametrize("preset", ["2 in the middle", "Crossing", "Half and half"])
+@pytest.mark.parametrize("preset", ["2 in the middle", "MythoMix", "Half and half"])
 def test_what_is_drawn_while_dragging_is_what_the_plan_says(page: Page, by: str, preset: str) -> None:
     """The page's own reading of values, against the plan's, for every tensor."""
     page.get_by_role("button", name=preset, exact=True).click()

@@ -65,7 +65,7 @@ def opened(browser: Browser, address: str, size: str, scheme: str, **options: An
     page = context.new_page()
     page.goto(address)
     expect(page.get_by_text("go together")).to_be_visible()
-    page.get_by_role("button", name="Wide crossing").click()
+    page.get_by_role("button", name="Mythalion").click()
     page.get_by_role("button", name="Attention", exact=True).click()
     page.get_by_label("Values, from the first tensor to the last").fill("0.2, 0.25, 0.62, 0.7, 0.8")
     page.get_by_label("Values, from the first tensor to the last").blur()

@@ -11,18 +11,18 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
 from blockmerge import api
 from blockmerge.errors import BlockmergeError, OutputError
 from blockmerge.studio import views
-from blockmerge.studio.differences import compared
 from blockmerge.studio.drafts import Draft, command_of, draft_of_form, draft_of_text, problems_of
 from blockmerge.studio.guard import Guard
 from blockmerge.studio.jobs import Job, Jobs
 from blockmerge.studio.roots import Roots
+from blockmerge.studio.streams import compared, fetched, verified
 from blockmerge.studio.trial import Trial
 
 __all__ = ["Studio", "create_app"]
@@ -59,7 +59,6 @@ class _Merge(_Wanted):
 
 class _Model(_Body):
     reference: str = Field(min_length=1, max_length=4096)
-    fetch: bool = False
 
 
 class _Pair(_Body):
@@ -112,9 +111,14 @@ class Studio:
         return {"models": [found.to_json() for found in self.roots.models()]}
 
     def model(self, body: _Model) -> dict[str, Any]:
-        """A model at a glance; with ``fetch``, from the Hub if need be."""
-        self.roots.check_model(body.reference, fetch=body.fetch)
+        """A model at a glance."""
+        self.roots.check_model(body.reference)
         return views.model_view(body.reference, api.inspect(body.reference))
+
+    def fetch(self, body: _Model) -> StreamingResponse:
+        """The same, from the Hub if need be: a line of JSON now and then while it is downloaded, and one at the end."""
+        self.roots.check_model(body.reference, fetch=True)
+        return _lines(fetched(body.reference))
 
     def difference(self, body: _Pair) -> StreamingResponse:
         """Where two models differ, a line of JSON now and then while they are read and one at the end."""
@@ -189,6 +193,27 @@ class Studio:
         self.jobs.forget(self._job(number))
         return {}
 
+    def verify_job(self, number: str) -> StreamingResponse:
+        """Whether a finished merge still is what it was written as."""
+        return _lines(verified(self._made(number)))
+
+    def card(self, number: str) -> dict[str, Any]:
+        """The model card of a finished merge."""
+        return views.card_view(self._made(number))
+
+    def picture(self, number: str) -> Response:
+        """The picture on that card."""
+        path = views.picture_of(self._made(number))
+        if path is None:
+            raise HTTPException(404, "it has no picture")
+        return FileResponse(path, media_type="image/svg+xml")
+
+    def _made(self, number: str) -> Path:
+        """The folder of a finished merge; what lies there may have been exchanged since."""
+        out = self._job(number).out
+        self.roots.check_model(out)
+        return Path(out)
+
     def _job(self, number: str) -> Job:
         job = self.jobs.get(number)
         if job is None:
@@ -250,6 +275,7 @@ def create_app(
         ("GET", "/api/start"): studio.start,
         ("GET", "/api/models"): studio.models,
         ("POST", "/api/model"): studio.model,
+        ("POST", "/api/fetch"): studio.fetch,
         ("POST", "/api/diff"): studio.difference,
         ("POST", "/api/recipe"): studio.recipe,
         ("POST", "/api/plan"): studio.plan,
@@ -259,6 +285,9 @@ def create_app(
         ("GET", "/api/jobs/events"): studio.events,
         ("POST", "/api/jobs/{number}/stop"): studio.stop_job,
         ("POST", "/api/jobs/{number}/resume"): studio.resume_job,
+        ("POST", "/api/jobs/{number}/verify"): studio.verify_job,
+        ("GET", "/api/jobs/{number}/card"): studio.card,
+        ("GET", "/api/jobs/{number}/picture"): studio.picture,
         ("DELETE", "/api/jobs/{number}"): studio.forget_job,
         ("POST", "/api/ask"): studio.ask,
         ("POST", "/api/perplexity"): studio.perplexity,

@@ -28,9 +28,11 @@ byId("try-body").append(trial());
 
 try {
   const [start, { models: found }] = await Promise.all([api.get("/api/start"), api.get("/api/models")]);
+  for (const [block, colour] of Object.entries(start.colours)) document.documentElement.style.setProperty(`--block-${block}`, colour);
   store.set({ start, found });
   store.begin({ ...store.get("form"), models: firstTwo(found) });
   sync.start();
+  store.watch(["away"], () => { byId("away").hidden = !store.get("away"); });
 } catch (error) {
   byId("models-body").prepend(h("p", { class: "problem", role: "alert" }, error.message));
 }

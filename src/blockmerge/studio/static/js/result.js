@@ -4,14 +4,11 @@ import * as api from "./api.js";
 import { announce, h } from "./dom.js";
 import { size } from "./format.js";
 import * as store from "./store.js";
-import { wanted } from "./sync.js";
-
-/** The name for the next result: `blend-2` after `blend`. */
-const following = (name) => name.replace(/(?:-(\d+))?$/, (_, number) => `-${Number(number ?? 1) + 1}`);
+import { following, wanted } from "./sync.js";
 
 export function result() {
   const root = h("select", { "aria-label": "Root for the result", onchange: () => put({ root: Number(root.value) }) });
-  const name = h("input", { id: "out", spellcheck: "false", autocomplete: "off", oninput: () => put({ name: name.value }) });
+  const name = h("input", { id: "out", spellcheck: "false", autocomplete: "off", oninput: () => put({ name: name.value, typed: true }) });
   const overwrite = h("input", { type: "checkbox", onchange: () => put({ overwrite: overwrite.checked }) });
   const replace = h("label", { class: "check" }, overwrite, "Replace the model that is there");
   const place = h("p", { class: "place", role: "status" });
@@ -58,7 +55,7 @@ export function result() {
       const { problems } = await api.post("/api/jobs", { ...wanted(), overwrite: store.get("out").overwrite });
       if (problems.length > 0) throw new api.Refused(problems);
       announce("The merge is in the queue");
-      put({ name: following(name.value.trim()), overwrite: false });
+      put({ name: following(name.value.trim()), overwrite: false, typed: false });
       document.getElementById("merges").scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       trouble.textContent = error.message;
