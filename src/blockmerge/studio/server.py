@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
 
 from blockmerge import api
 from blockmerge.errors import BlockmergeError, OutputError
@@ -118,13 +119,13 @@ class Studio:
     def fetch(self, body: _Model) -> StreamingResponse:
         """The same, from the Hub if need be: a line of JSON now and then while it is downloaded, and one at the end."""
         self.roots.check_model(body.reference, fetch=True)
-        return _lines(fetched(body.reference))
+        return _Lines(fetched(body.reference))
 
     def difference(self, body: _Pair) -> StreamingResponse:
         """Where two models differ, a line of JSON now and then while they are read and one at the end."""
         for reference in (body.first, body.second):
             self.roots.check_model(reference)
-        return _lines(compared(body.first, body.second))
+        return _Lines(compared(body.first, body.second))
 
     # ---- recipes and plans -------------------------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ class Studio:
 
     def verify_job(self, number: str) -> StreamingResponse:
         """Whether a finished merge still is what it was written as."""
-        return _lines(verified(self._made(number)))
+        return _Lines(verified(self._made(number)))
 
     def card(self, number: str) -> dict[str, Any]:
         """The model card of a finished merge."""
@@ -237,7 +238,7 @@ class Studio:
     def ask(self, body: _Prompt) -> StreamingResponse:
         """What a model answers, a line of JSON for each piece of text."""
         self.roots.check_model(body.reference)
-        return _lines(self.trial.answer(body.reference, body.prompt, chat=body.chat, tokens=body.tokens))
+        return _Lines(self.trial.answer(body.reference, body.prompt, chat=body.chat, tokens=body.tokens))
 
     def perplexity(self, body: _Text) -> dict[str, Any]:
         """How well a model foretells a text."""
@@ -245,17 +246,28 @@ class Studio:
         return self.trial.perplexity(body.reference, body.text)
 
 
-def _lines(values: Iterator[dict[str, Any]]) -> StreamingResponse:
-    """A stream of JSON, one value a line; an error on the way is the last."""
+class _Lines(StreamingResponse):
+    """A stream of JSON, one value a line; an error on the way is the last.
 
-    def spelled() -> Iterator[str]:
+    ``values`` are closed at the end, also when nobody reads any more: what they hold is then free at once.
+    """
+
+    def __init__(self, values: Generator[dict[str, Any]]) -> None:
+        self._values = values
+        super().__init__(self._spelled(), media_type="application/x-ndjson")
+
+    def _spelled(self) -> Iterator[str]:
         try:
-            for value in values:
+            for value in self._values:
                 yield json.dumps(value) + "\n"
         except BlockmergeError as error:
             yield json.dumps({"error": str(error)}) + "\n"
 
-    return StreamingResponse(spelled(), media_type="application/x-ndjson")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._values.close()
 
 
 def create_app(

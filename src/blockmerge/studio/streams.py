@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = ["compared", "fetched", "verified"]
 Values = dict[str, Any]
 
 
-def compared(first: str, second: str) -> Iterator[Values]:
+def compared(first: str, second: str) -> Generator[Values]:
     """Where two models differ: ``{"relative": {name: ...}}`` of more and more tensors, and in between how far it is."""
 
     def work(tell: Callable[[Values], None]) -> Values:
@@ -29,7 +29,7 @@ def compared(first: str, second: str) -> Iterator[Values]:
     return _told(work)
 
 
-def verified(out: Path) -> Iterator[Values]:
+def verified(out: Path) -> Generator[Values]:
     """Whether a merged model is what its manifest says: how far it is, and at last what differs."""
 
     def work(tell: Callable[[Values], None]) -> Values:
@@ -39,7 +39,7 @@ def verified(out: Path) -> Iterator[Values]:
     return _told(work)
 
 
-def fetched(reference: str) -> Iterator[Values]:
+def fetched(reference: str) -> Generator[Values]:
     """A model of the Hub while it is downloaded, and at last at a glance."""
 
     def work(tell: Callable[[Values], None]) -> Values:
@@ -67,7 +67,7 @@ class _Listener:
             self._tell({"read": event.bytes_read, "total": self._total} | ({"relative": new} if new else {}))
 
 
-def _told(work: Callable[[Callable[[Values], None]], Values]) -> Iterator[Values]:
+def _told(work: Callable[[Callable[[Values], None]], Values]) -> Generator[Values]:
     """What ``work``, in a thread of its own, tells, and at last what it returns.
 
     It is interrupted when nobody takes values any more. Raises :class:`BlockmergeError` as it does.

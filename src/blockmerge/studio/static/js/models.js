@@ -141,7 +141,7 @@ function picker() {
     const groups = places.map((place) => h("section", { "aria-label": place },
       h("h3", {}, place),
       ...found.filter((model) => model.place === place).map((model) =>
-        h("button", { type: "button", class: "choice", onclick: () => take(model.reference) }, h("span", {}, model.name), h("span", { class: "faint" }, size(model.size))))));
+        h("button", { type: "button", class: "choice", onclick: () => take(model.reference) }, h("span", {}, model.name), h("span", { class: "faint" }, `${model.merged ? "a merge, " : ""}${size(model.size)}`)))));
     const typed = query.value.trim();
     const other = typed === "" || found.some((model) => model.reference === typed) ? null : typed;
     list.replaceChildren(...groups, ...(other ? [h("section", {}, h("h3", {}, "Something else"),

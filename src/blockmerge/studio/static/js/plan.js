@@ -11,12 +11,13 @@ const methodOf = (recipe) => recipe.match(/^method: *(\w+)/m)?.[1];
 export function plan() {
   const body = h("div", { class: "plan" });
   const table = h("tbody", {});
+  const share = h("th", { scope: "col" });
   const filter = h("input", { type: "search", placeholder: "Names with…", "aria-label": "Filter tensors by name", oninput: fill });
   const details = h("details", { class: "more", ontoggle: fill },
     h("summary", {}, "Every tensor"),
     filter,
     h("div", { class: "table-box", tabindex: "0", role: "region", "aria-label": "Table of tensors" }, h("table", {},
-      h("thead", {}, h("tr", {}, ...["Place", "Tensor", "Share", "Shape", "dtype", "Reads", "Writes"].map((title) => h("th", { scope: "col" }, title)))), table)));
+      h("thead", {}, h("tr", {}, ...["Place", "Tensor", share, "Shape", "dtype", "Reads", "Writes"].map((title) => (title === share ? share : h("th", { scope: "col" }, title))))), table)));
   const heading = h("div", {});
   body.append(heading, details);
 
@@ -57,6 +58,7 @@ export function plan() {
     const found = store.get("plan");
     if (!found || !details.open) return;
     const { name, position, ratio, settings, dtype, shape, read, write, block } = found.tensors;
+    share.textContent = found.method === "gradient" ? "Share of 2" : "Settings";
     const wanted = filter.value.trim();
     const colours = store.get("start").colours;
     table.replaceChildren(...name.map((text, k) => k).filter((k) => name[k].includes(wanted)).map((k) => {

@@ -45,9 +45,17 @@ export function result() {
 
   const entry = (title, value) => h("div", {}, h("dt", {}, title), h("dd", {}, value));
 
+  /** Why nothing can be merged at the moment. */
+  function why() {
+    if (store.get("problems").length > 0) return "The recipe has problems; they are told under its YAML.";
+    if (name.value.trim() === "") return "The folder needs a name.";
+    if (store.get("place")?.exists) return "Give another name, or tick the box to replace the model.";
+    return store.get("planning") ? "The plan is being made; try again in a moment." : "There is nothing to merge yet; see Models.";
+  }
+
   async function merge() {
     if (button.getAttribute("aria-disabled") === "true") {
-      trouble.textContent = store.get("place")?.exists ? "Give another name, or tick the box to replace the model." : "There is nothing to merge yet; see Models.";
+      trouble.textContent = why();
       return;
     }
     trouble.textContent = "";
