@@ -482,6 +482,14 @@ def test_the_place_of_a_result(page: TestClient, root: Path) -> None:
     assert page.post("/api/output", json={"out": "code"}).json()["exists"]
 
 
+def test_places_at_home_are_written_as_people_do(
+    page: TestClient, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert page.post("/api/output", json={"out": "new"}).json()["path"] == "~/root/new"
+    assert page.get("/api/start").json()["roots"] == [{"path": "~/root", "prefix": ""}]
+
+
 def test_saving_never_replaces(page: TestClient, root: Path) -> None:
     body = {"text": "method: gradient\n", "path": "mine.yaml"}
     assert page.post("/api/save", json=body).json() == {"path": str(root / "mine.yaml")}
@@ -771,6 +779,34 @@ def test_starting_prints_an_address_with_a_token_and_warns_beyond_loopback(
     assert len(token) >= 43
     assert opened == [address]
     assert any(line.startswith("warning:") for line in said) == warned
+
+
+@pytest.mark.parametrize("host", ["192.168.0.5", "workshop", "[fd00::5]"])
+def test_beyond_loopback_nobody_gets_in_without_the_token(studio: Studio, host: str) -> None:
+    app = create_app(studio, token=TOKEN, port=PORT, hosts=("workshop",), any_address=True)
+    with TestClient(app, base_url=f"http://{host}:{PORT}") as client:
+        for path in ("/", "/api/start", "/api/models", "/?token=", "/?token=wrong"):
+            assert client.get(path).status_code == 403
+        assert client.post("/api/jobs", json={"form": FORM, "out": "new"}).status_code == 403
+        evil = {"origin": "http://evil.example"}
+        assert client.get(f"/?token={TOKEN}", headers=evil).status_code == 403
+        assert client.get(f"/?token={TOKEN}").status_code == 200
+
+
+def test_a_link_that_appears_in_the_place_of_a_result_is_not_followed(
+    page: TestClient, studio: Studio, root: Path, tmp_path: Path
+) -> None:
+    """Between queueing and resuming, the folder became a link out of the roots."""
+    job = page.post("/api/jobs", json={"form": FORM, "out": "code"}).json()["job"]
+    until(studio.jobs, job["id"], "failed")  # a model is there
+    shutil.rmtree(root / "code")
+    shutil.copytree(DEMO / "code", tmp_path / "outside")
+    (root / "code").symlink_to(tmp_path / "outside")
+    page.post(f"/api/jobs/{job['id']}/resume")
+    assert "inside the roots" in until(studio.jobs, job["id"], "failed").message
+    assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == sorted(
+        path.name for path in (DEMO / "code").iterdir()
+    )
 
 
 def test_a_port_that_is_taken_is_said(root: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ TOKEN = "only-for-the-photograph"
 def served() -> Iterator[str]:
     """The address of a studio in a folder with the two models of the demo."""
     with tempfile.TemporaryDirectory(prefix="studio-") as scratch:
+        os.environ["HOME"] = scratch  # so that the pictures show ~/models
         home = Path(scratch) / "models"
         for name in ("code", "prose"):
             shutil.copytree(DEMO / name, home / name)

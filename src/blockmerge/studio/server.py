@@ -22,7 +22,7 @@ from blockmerge.studio import views
 from blockmerge.studio.drafts import Draft, command_of, draft_of_form, draft_of_text, problems_of
 from blockmerge.studio.guard import Guard
 from blockmerge.studio.jobs import Job, Jobs
-from blockmerge.studio.roots import Roots
+from blockmerge.studio.roots import Roots, shown
 from blockmerge.studio.streams import compared, fetched, verified
 from blockmerge.studio.trial import Trial
 
@@ -166,7 +166,7 @@ class Studio:
                 file.write(body.text)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-        return {"path": str(path)}
+        return {"path": shown(path)}
 
     # ---- merges ------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from blockmerge.execution.writer import partial_of
 from blockmerge.methods import METHODS, Method, Parameter
 from blockmerge.planning import Inspection, Plan, explain
 from blockmerge.report.svg import COLOURS
+from blockmerge.studio.roots import shown
 
 __all__ = ["card_view", "finite", "methods_view", "model_view", "output_view", "picture_of", "plan_view"]
 
@@ -91,7 +92,7 @@ def output_view(out: Path) -> dict[str, Any]:
     """What is at the place for a result."""
     parent = next((parent for parent in out.parents if parent.exists()), None)
     return {
-        "path": str(out),
+        "path": shown(out),
         "exists": out.exists(),
         "unfinished": partial_of(out).exists(),
         "disk_free": None if parent is None else shutil.disk_usage(parent).free,
