@@ -82,6 +82,7 @@ def merged_and_tried(page: Page) -> None:
     page.get_by_role("button", name="Merge", exact=True).click()
     expect(page.locator(".badge").first).to_have_text("done", timeout=60_000)
     page.get_by_label("Prompt, for both models and the blend").fill("def area(width")
+    page.get_by_label("Tokens, at most").fill("60")
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_role("button", name="Ask")).to_be_visible(timeout=120_000)
     page.get_by_label("Text of your own, to measure them on").fill("The river was quiet, and nobody spoke of the road.")

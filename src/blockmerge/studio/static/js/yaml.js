@@ -93,7 +93,8 @@ export function recipe() {
   store.watch(["text"], write);
   store.watch(["problems"], complain);
   store.watch(["command"], () => {
-    command.textContent = store.get("command") || "—";
+    const words = (store.get("command") || "—").split(" ");
+    command.replaceChildren(...words.flatMap((word, k) => [k > 0 ? " " : "", h("span", {}, word)])); // an option is not broken at its dashes
   });
   return h("div", {},
     h("div", { class: "with-button" }, h("h3", {}, "Command"), button("Copy", () => copy(command.textContent, "Command"))),
