@@ -412,6 +412,7 @@ def test_a_page_that_is_opened_again_has_its_recipe(page: Page) -> None:
     settled(page, values=wanted)
     page.wait_for_timeout(500)
     page.reload()
+    expect(page.locator(".verdict p").first).to_contain_text("go together")
     settled(page, values=wanted)
 
 
