@@ -658,6 +658,15 @@ def test_quiet_shows_nothing_and_its_absence_a_bar(hub, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_bytes_are_told_instead_of_shown(hub, capfd):
+    files = single() | {"model.safetensors": bytes(3_000_000)}
+    hub.add("org/model").commit(files)
+    told: list[tuple[int, int]] = []
+    download("org/model", None, on_bytes=lambda here, total: told.append((here, total)))
+    assert max(told) == (sum(map(len, files.values())),) * 2
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_environment_names_mirror_home_and_token(hub, home):
     commit = hub.add("org/model", private=True, readers={TOKEN}).commit(single())
     done = run(hub, home, "print(download('org/model', None).folder)", HF_TOKEN=TOKEN)

@@ -60,6 +60,22 @@ def finetune(chat: Path) -> Path:
     return folder
 
 
+def test_the_studio_asks_and_measures_both_and_their_blend(chat: Path, finetune: Path) -> None:
+    from blockmerge.studio.trial import Trial
+
+    trial = Trial()
+    blend = chat.parent / "tried"
+    result = CliRunner().invoke(main, ["gradient", str(chat), str(finetune), str(blend), "--values", "0.5"])
+    assert result.exit_code == 0, result.output
+    nats: dict[Path, float] = {}
+    for folder in (chat, blend, finetune):
+        pieces = [*trial.answer(str(folder), QUESTION, chat=True, tokens=12)]
+        assert "Paris" in "".join(piece.get("text", "") for piece in pieces)
+        assert len(pieces) > 3 and pieces[-1]["done"] <= 12
+        nats[folder] = trial.perplexity(str(folder), LESSON * 2)["nats_per_byte"]
+    assert nats[finetune] < nats[blend] < nats[chat]
+
+
 def load(folder: Path) -> tuple[Any, Any]:
     import transformers
 

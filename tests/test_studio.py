@@ -28,10 +28,12 @@ import uvicorn
 from starlette.testclient import TestClient
 
 import blockmerge
+from blockmerge import execution
 from blockmerge.cli import main
 from blockmerge.errors import BlockmergeError, ModelError
 from blockmerge.execution import executor
 from blockmerge.methods import METHODS
+from blockmerge.sources import ModelLocation
 from blockmerge.studio import launch, trial
 from blockmerge.studio.guard import HEADERS, MAX_BODY, Guard
 from blockmerge.studio.jobs import Job, Jobs
@@ -301,7 +303,7 @@ def test_folders_outside_the_roots_are_not_read(page: TestClient, root: Path, tm
     }[how]
     for answer in (
         page.post("/api/model", json={"reference": reference}),
-        page.post("/api/model", json={"reference": reference, "fetch": True}),
+        page.post("/api/fetch", json={"reference": reference}),
         page.post("/api/plan", json={"form": {**FORM, "models": ["code", reference]}}),
         page.post("/api/jobs", json={"form": {**FORM, "models": ["code", reference]}, "out": "out"}),
         page.post("/api/ask", json={"reference": reference, "prompt": "x"}),
@@ -336,7 +338,19 @@ def test_a_hub_id_is_fetched_when_it_is_asked_for(page: TestClient, monkeypatch:
         raise ModelError(f"{repo}: asked")
 
     monkeypatch.setattr("blockmerge.sources.hub.download", refuse)
-    assert "asked" in messages(page.post("/api/model", json={"reference": "org/name", "fetch": True}))
+    assert json.loads(page.post("/api/fetch", json={"reference": "org/name"}).text) == {"error": "org/name: asked"}
+
+
+def test_a_download_tells_how_far_it_is(page: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repo: str, *_args: object, on_bytes: Any = None, **_options: object) -> ModelLocation:
+        if on_bytes is not None:
+            on_bytes(30, 100)
+        return ModelLocation(DEMO / "code", repo)
+
+    monkeypatch.setattr("blockmerge.sources.hub.download", download)
+    first, last = page.post("/api/fetch", json={"reference": "org/name"}).text.splitlines()
+    assert json.loads(first) == {"read": 30, "total": 100}
+    assert json.loads(last)["model"]["layers"] == 8
 
 
 @pytest.mark.parametrize("out", ["", " ", ".", "..", "../out", "/tmp/out", "link/out", "~/out", "a\0b"])
@@ -468,6 +482,14 @@ def test_the_place_of_a_result(page: TestClient, root: Path) -> None:
     assert page.post("/api/output", json={"out": "code"}).json()["exists"]
 
 
+def test_places_at_home_are_written_as_people_do(
+    page: TestClient, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert page.post("/api/output", json={"out": "new"}).json()["path"] == "~/root/new"
+    assert page.get("/api/start").json()["roots"] == [{"path": "~/root", "prefix": ""}]
+
+
 def test_saving_never_replaces(page: TestClient, root: Path) -> None:
     body = {"text": "method: gradient\n", "path": "mine.yaml"}
     assert page.post("/api/save", json=body).json() == {"path": str(root / "mine.yaml")}
@@ -487,21 +509,23 @@ def test_every_method_is_declared_to_the_page(page: TestClient) -> None:
 
 
 def test_differences_are_told_while_they_are_read(page: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Found:
-        def to_json(self) -> dict[str, Any]:
-            return {"tensors": [{"name": "a", "relative": 0.5}, {"name": "b", "relative": None}]}
-
-    def diff(first: str, second: str, *, on_event: Any, quiet: bool) -> Found:
+    def diff(first: str, second: str, *, on_event: Any, quiet: bool) -> None:
         if second == "code":
             raise ModelError("they are one model")
-        on_event(blockmerge.execution.Started(2, 100, 0, 1))
-        on_event(blockmerge.execution.Progress(50, 0, 0.1))
-        return Found()
+        on_event(execution.Started(2, 100, 0, 1))
+        on_event(execution.Progress(20, 0, 0.1))
+        on_event(execution.TensorCompared("a", 0.5))
+        on_event(execution.TensorCompared("b", None))
+        on_event(execution.Progress(100, 0, 0.2))
 
     monkeypatch.setattr("blockmerge.api.diff", diff)
     answer = page.post("/api/diff", json={"first": "code", "second": "prose"})
     lines = [json.loads(line) for line in answer.text.splitlines()]
-    assert lines == [{"read": 50, "total": 100}, {"relative": {"a": 0.5, "b": None}}]
+    assert lines == [
+        {"read": 20, "total": 100},
+        {"read": 100, "total": 100, "relative": {"a": 0.5, "b": None}},
+        {"done": True},
+    ]
     answer = page.post("/api/diff", json={"first": "code", "second": "code"})
     assert json.loads(answer.text) == {"error": "they are one model"}
 
@@ -514,8 +538,33 @@ def test_a_merge_runs_and_gives_what_the_command_gives(page: TestClient, studio:
     done = until(studio.jobs, job["id"], "done", "failed")
     assert done.state == "done", done.message
     assert done.written == done.total > 0
+    assert done.made == done.tensors == 75
     blockmerge.merge(blockmerge.gradient("code", "prose", values=[0.0, 1.0, 0.0]), "other")
     assert (root / "new" / "model.safetensors").read_bytes() == (root / "other" / "model.safetensors").read_bytes()
+
+
+def test_a_finished_merge_shows_its_card_and_is_verified(
+    page: TestClient, studio: Studio, root: Path, tmp_path: Path
+) -> None:
+    job = page.post("/api/jobs", json={"form": FORM, "out": "new"}).json()["job"]
+    until(studio.jobs, job["id"], "done")
+    address = f"/api/jobs/{job['id']}"
+    card = page.get(f"{address}/card").json()
+    assert card == {"text": (root / "new" / "README.md").read_text(), "picture": True}
+    picture = page.get(f"{address}/picture")
+    assert picture.headers["content-type"] == "image/svg+xml" and picture.text.startswith("<svg")
+    assert json.loads(page.post(f"{address}/verify").text.splitlines()[-1]) == {"tensors": 75, "differing": []}
+    weights = root / "new" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert len(json.loads(page.post(f"{address}/verify").text.splitlines()[-1])["differing"]) == 1
+    (root / "new" / "README.md").unlink()
+    assert "its card cannot be read" in messages(page.get(f"{address}/card"))
+    (tmp_path / "secret").write_text("not for the page")
+    (root / "new" / "README.md").symlink_to(tmp_path / "secret")
+    for answer in (page.get(f"{address}/card"), page.get(f"{address}/picture"), page.post(f"{address}/verify")):
+        assert "inside the roots" in messages(answer)
 
 
 def test_merges_wait_for_each_other_and_never_share_a_place(
@@ -644,7 +693,7 @@ def test_what_another_merge_left_is_not_discarded(page: TestClient, studio: Stud
     """A job that never began to write does not own what lies at its place."""
 
     def stop(event: object) -> None:
-        if isinstance(event, blockmerge.execution.Started):
+        if isinstance(event, execution.Started):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -730,6 +779,34 @@ def test_starting_prints_an_address_with_a_token_and_warns_beyond_loopback(
     assert len(token) >= 43
     assert opened == [address]
     assert any(line.startswith("warning:") for line in said) == warned
+
+
+@pytest.mark.parametrize("host", ["192.168.0.5", "workshop", "[fd00::5]"])
+def test_beyond_loopback_nobody_gets_in_without_the_token(studio: Studio, host: str) -> None:
+    app = create_app(studio, token=TOKEN, port=PORT, hosts=("workshop",), any_address=True)
+    with TestClient(app, base_url=f"http://{host}:{PORT}") as client:
+        for path in ("/", "/api/start", "/api/models", "/?token=", "/?token=wrong"):
+            assert client.get(path).status_code == 403
+        assert client.post("/api/jobs", json={"form": FORM, "out": "new"}).status_code == 403
+        evil = {"origin": "http://evil.example"}
+        assert client.get(f"/?token={TOKEN}", headers=evil).status_code == 403
+        assert client.get(f"/?token={TOKEN}").status_code == 200
+
+
+def test_a_link_that_appears_in_the_place_of_a_result_is_not_followed(
+    page: TestClient, studio: Studio, root: Path, tmp_path: Path
+) -> None:
+    """Between queueing and resuming, the folder became a link out of the roots."""
+    job = page.post("/api/jobs", json={"form": FORM, "out": "code"}).json()["job"]
+    until(studio.jobs, job["id"], "failed")  # a model is there
+    shutil.rmtree(root / "code")
+    shutil.copytree(DEMO / "code", tmp_path / "outside")
+    (root / "code").symlink_to(tmp_path / "outside")
+    page.post(f"/api/jobs/{job['id']}/resume")
+    assert "inside the roots" in until(studio.jobs, job["id"], "failed").message
+    assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == sorted(
+        path.name for path in (DEMO / "code").iterdir()
+    )
 
 
 def test_a_port_that_is_taken_is_said(root: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ TOKEN = "only-for-the-photograph"
 def served() -> Iterator[str]:
     """The address of a studio in a folder with the two models of the demo."""
     with tempfile.TemporaryDirectory(prefix="studio-") as scratch:
+        os.environ["HOME"] = scratch  # so that the pictures show ~/models
         home = Path(scratch) / "models"
         for name in ("code", "prose"):
             shutil.copytree(DEMO / name, home / name)
@@ -65,7 +66,7 @@ def opened(browser: Browser, address: str, size: str, scheme: str, **options: An
     page = context.new_page()
     page.goto(address)
     expect(page.get_by_text("go together")).to_be_visible()
-    page.get_by_role("button", name="Wide crossing").click()
+    page.get_by_role("button", name="Mythalion").click()
     page.get_by_role("button", name="Attention", exact=True).click()
     page.get_by_label("Values, from the first tensor to the last").fill("0.2, 0.25, 0.62, 0.7, 0.8")
     page.get_by_label("Values, from the first tensor to the last").blur()
@@ -81,6 +82,7 @@ def merged_and_tried(page: Page) -> None:
     page.get_by_role("button", name="Merge", exact=True).click()
     expect(page.locator(".badge").first).to_have_text("done", timeout=60_000)
     page.get_by_label("Prompt, for both models and the blend").fill("def area(width")
+    page.get_by_label("Tokens, at most").fill("60")
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_role("button", name="Ask")).to_be_visible(timeout=120_000)
     page.get_by_label("Text of your own, to measure them on").fill("The river was quiet, and nobody spoke of the road.")

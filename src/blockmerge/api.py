@@ -180,8 +180,8 @@ def diff(
     float64, in an order that depends on neither threads nor luck.
 
     :param model1: what is measured against; folder, Hub id, or ``base+adapter``. So is ``model2``.
-    :param on_event: called with :class:`~blockmerge.execution.Started` and :class:`~blockmerge.execution.Progress`, in
-        this thread.
+    :param on_event: called with :class:`~blockmerge.execution.Started`, :class:`~blockmerge.execution.Progress` and
+        :class:`~blockmerge.execution.TensorCompared`, in this thread.
     :param threads: default one per usable core.
     :param quiet: show no progress of downloads from the Hub.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from blockmerge.comparison.difference import Difference, Statistics, TensorDifference
 from blockmerge.comparison.pairs import Pair, Pairs
 from blockmerge.execution.compute import Buffers, place_of
-from blockmerge.execution.events import Event, Progress, Started
+from blockmerge.execution.events import Event, Progress, Started, TensorCompared
 from blockmerge.execution.threads import Workers
 from blockmerge.methods.operations import GRANULE
 from blockmerge.sources import Source
@@ -80,7 +80,16 @@ class _Comparison:
         total = sum(pair.nbytes for pair in self._pairs)
         self._emit(Started(len(self._pairs), total, 0, self._threads))
         started = time.perf_counter()
-        self._workers.run(lambda: self._emit(Progress(self._read, 0, time.perf_counter() - started)))
+        told: set[int] = set()
+
+        def pulse() -> None:
+            for index in sorted(set(self._results) - told):
+                told.add(index)
+                found = self._results[index]
+                self._emit(TensorCompared(found.pair.name, found.statistics.relative))
+            self._emit(Progress(self._read, 0, time.perf_counter() - started))
+
+        self._workers.run(pulse)
         return [self._results[index] for index in range(len(self._pairs))]
 
     def _deal(self) -> Iterator[_Job]:

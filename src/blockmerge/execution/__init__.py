@@ -5,8 +5,18 @@
 
 from __future__ import annotations
 
-from blockmerge.execution.events import Event, Finished, Progress, Publishing, Started, TensorDone
+from blockmerge.execution.events import Event, Finished, Progress, Publishing, Started, TensorCompared, TensorDone
 from blockmerge.execution.run import run
 from blockmerge.execution.writer import discard
 
-__all__ = ["Event", "Finished", "Progress", "Publishing", "Started", "TensorDone", "discard", "run"]
+__all__ = [
+    "Event",
+    "Finished",
+    "Progress",
+    "Publishing",
+    "Started",
+    "TensorCompared",
+    "TensorDone",
+    "discard",
+    "run",
+]

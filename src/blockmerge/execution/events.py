@@ -1,11 +1,11 @@
-"""What happens during a merge, as values. All are emitted from the thread that called ``merge``."""
+"""What happens during a merge or a comparison, as values. All are emitted from the thread that called for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Event", "Finished", "Progress", "Publishing", "Started", "TensorDone"]
+__all__ = ["Event", "Finished", "Progress", "Publishing", "Started", "TensorCompared", "TensorDone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,14 @@ class TensorDone:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorCompared:
+    """One tensor of two models is compared: the norm of the difference over that of model 1's; None if not defined."""
+
+    name: str
+    relative: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Publishing:
     """All weights are written; they are now made durable and given their name."""
 
@@ -54,4 +62,4 @@ class Finished:
     nonfinite: int
 
 
-Event = Started | Progress | TensorDone | Publishing | Finished
+Event = Started | Progress | TensorDone | TensorCompared | Publishing | Finished

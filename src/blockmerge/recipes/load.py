@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -15,7 +15,7 @@ from blockmerge.recipes.document import Document
 from blockmerge.recipes.recipe import Recipe
 from blockmerge.recipes.stages import Entry, assembled
 
-__all__ = ["from_dict", "load_recipe", "parse_recipe"]
+__all__ = ["from_dict", "load_recipe", "parse_recipe", "plain_yaml"]
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -35,11 +35,15 @@ def parse_recipe(text: str, name: str = "recipe") -> Recipe:
 
 def from_dict(content: Mapping[str, Any]) -> Recipe:
     """The recipe that :func:`to_dict` wrote, as blockmerge.json holds it."""
-    stages: object = content.get("stages", [])
-    if not isinstance(stages, list):
-        raise RecipeError("blockmerge.json: stages: needs a list")
-    documents: list[object] = [*stages, {key: value for key, value in content.items() if key != "stages"}]
-    return parse_recipe(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), "blockmerge.json")
+    return parse_recipe(plain_yaml(content), "blockmerge.json")
+
+
+def plain_yaml(content: Mapping[str, Any]) -> str:
+    """The plain values of a recipe, right or wrong, as YAML: a document for each stage and for the result."""
+    stages: object = content.get("stages")
+    last = {key: value for key, value in content.items() if key != "stages"}
+    documents: list[object] = [*cast("list[object]", stages), last] if isinstance(stages, list) else [dict(content)]
+    return yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
 
 
 def _assembled(documents: list[Document]) -> Recipe:

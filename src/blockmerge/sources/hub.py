@@ -11,7 +11,7 @@ import glob
 import importlib
 import logging
 import re
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,14 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def download(repo_id: str, revision: str | None, *, adapter: bool = False, quiet: bool = False) -> ModelLocation:
+def download(
+    repo_id: str,
+    revision: str | None,
+    *,
+    adapter: bool = False,
+    quiet: bool = False,
+    on_bytes: Callable[[int, int], object] | None = None,
+) -> ModelLocation:
     """Fetch what is needed of ``repo_id`` at ``revision`` (branch, tag or commit; default ``main``) into the cache.
 
     The revision is resolved once, to a commit; all files are of that commit, and the location names it. What the cache
@@ -99,13 +106,14 @@ def download(repo_id: str, revision: str | None, *, adapter: bool = False, quiet
 
     :param adapter: it is an adapter; fetch its options and its weights.
     :param quiet: show no progress bars. (HF_HUB_DISABLE_PROGRESS_BARS works, too.)
+    :param on_bytes: called instead, from any thread, with the bytes that are here and those that are known of.
 
     Raises :class:`ModelError` with the reason and the remedy.
     """
     repo = _Repo(repo_id, revision, adapter)
     _start_client(repo)
     with _explained(repo):
-        folder = _fetch(repo, quiet=quiet)
+        folder = _fetch(repo, _bars(on_bytes) if on_bytes or quiet else None)
     return ModelLocation(folder, repo_id, folder.name)
 
 
@@ -118,7 +126,7 @@ def _start_client(repo: _Repo) -> None:
         ) from error
 
 
-def _fetch(repo: _Repo, *, quiet: bool) -> Path:
+def _fetch(repo: _Repo, bars: Any) -> Path:
     """The snapshot of ``repo`` in the cache, whole."""
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -135,7 +143,6 @@ def _fetch(repo: _Repo, *, quiet: bool) -> Path:
         folder = _from_cache(repo, because, "check the network and HF_ENDPOINT, or try later")
         _log.warning("%s: %s; using commit %s from the cache", repo, because, folder.name[:12])
         return folder
-    bars = _silent_bars() if quiet else None
     names = _choose(repo, info, bars)
     # By the revision's own name and not by info.sha: only then does the client note what the name stood for, and
     # offline mode finds it.
@@ -238,13 +245,19 @@ def _known_files(repo: _Repo, folder: Path) -> set[str]:
         return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def _silent_bars() -> Any:
-    """A progress bar that shows nothing. (The client's own switch would act on the whole process.)"""
+def _bars(on_bytes: Callable[[int, int], object] | None) -> Any:
+    """A progress bar that shows nothing and tells of bytes. (The client's own switch acts on the whole process.)"""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):  # pyright: ignore[reportUntypedBaseClass]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": True})  # pyright: ignore[reportUnknownMemberType]
+            self._in_bytes, self._here = options.get("unit") == "B", 0
+
+        def update(self, n: float | None = 1) -> None:
+            self._here += int(n or 0)
+            if on_bytes is not None and self._in_bytes:
+                on_bytes(self._here, int(self.total or 0))
 
     return Silent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,20 +17,23 @@ __all__ = ["is_hub_id", "locate", "open_model", "parts_of"]
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
-def locate(reference: str, *, quiet: bool = False) -> ModelLocation:
+def locate(
+    reference: str, *, quiet: bool = False, on_bytes: Callable[[int, int], object] | None = None
+) -> ModelLocation:
     """The folder that ``reference`` means; a Hub id is downloaded first, as far as it is needed.
 
     ``base+adapter`` means a model and an adapter of it, each a folder or a Hub id; a folder with a ``+`` in its own
     name comes first.
 
     :param quiet: show no progress of downloads.
+    :param on_bytes: called instead, from any thread, with the bytes of a download that are here, and of how many.
 
     Raises :class:`ModelError` if there is no such folder, or the Hub refuses or cannot be reached.
     """
     base, *adapters = parts_of(reference)
-    found = _locate(base, adapter=False, quiet=quiet)
+    found = _locate(base, adapter=False, quiet=quiet, on_bytes=on_bytes)
     for adapter in adapters:
-        part = _locate(adapter, adapter=True, quiet=quiet)
+        part = _locate(adapter, adapter=True, quiet=quiet, on_bytes=on_bytes)
         found = ModelLocation(found.folder, found.label, found.revision, adapter=part)
     return found
 
@@ -44,7 +48,9 @@ def is_hub_id(reference: str) -> bool:
     return not _is_there(reference) and _HUB_ID.fullmatch(reference) is not None
 
 
-def _locate(reference: str, *, adapter: bool, quiet: bool) -> ModelLocation:
+def _locate(
+    reference: str, *, adapter: bool, quiet: bool, on_bytes: Callable[[int, int], object] | None
+) -> ModelLocation:
     """The folder of a model, or of an adapter alone."""
     try:
         folder = Path(reference).expanduser()
@@ -59,7 +65,7 @@ def _locate(reference: str, *, adapter: bool, quiet: bool) -> ModelLocation:
     if match := _HUB_ID.fullmatch(reference):
         from blockmerge.sources.hub import download
 
-        return download(match["id"], match["revision"], adapter=adapter, quiet=quiet)
+        return download(match["id"], match["revision"], adapter=adapter, quiet=quiet, on_bytes=on_bytes)
     raise ModelError(f"{reference}: there is no such folder, and it is no Hub id (org/name or org/name@revision)")
 
 

@@ -6,13 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from blockmerge.errors import BlockmergeError, Problems
 from blockmerge.recipes import Arithmetic, Curve, OnMissing, Reading, Recipe, to_dict, to_yaml
-from blockmerge.recipes.load import parse_recipe
+from blockmerge.recipes.load import parse_recipe, plain_yaml
 from blockmerge.recipes.recipe import SHARD_SIZE
 
 __all__ = ["Draft", "Problem", "command_of", "draft_of_form", "draft_of_text", "problems_of"]
@@ -57,16 +55,10 @@ def draft_of_text(text: str) -> Draft:
 
 def draft_of_form(form: Mapping[str, Any]) -> Draft:
     """What the page's form says, in the words of a native recipe."""
-    stages, last = form.get("stages"), {key: value for key, value in form.items() if key != "stages"}
-    documents: list[Any] = [*cast("list[Any]", stages), last] if isinstance(stages, list) else [dict(form)]
-    draft = draft_of_text("---\n".join(map(_dumped, documents)))
+    draft = draft_of_text(plain_yaml(form))
     if draft.recipe is None:
         return draft
     return Draft(to_yaml(draft.recipe), draft.recipe, draft.form)
-
-
-def _dumped(document: object) -> str:
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
 
 
 def problems_of(error: BlockmergeError) -> tuple[Problem, ...]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 from blockmerge import api
 from blockmerge.errors import BlockmergeError, FormatError, OutputError
-from blockmerge.execution import Event, Finished, Progress, Publishing, Started
+from blockmerge.execution import Event, Finished, Progress, Publishing, Started, TensorDone
 from blockmerge.formats.jsonfile import read_object
 from blockmerge.recipes.load import parse_recipe
 from blockmerge.studio.roots import Roots
@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 class Job:
     """One merge: what to make (``recipe`` is YAML), where, and how far it is. Sizes in bytes, ``created`` in Unix time.
 
-    ``rate`` is bytes written per second of this run, ``left`` the seconds that the rest will take, if that is known.
+    ``made`` of ``tensors`` are written, ``tensor`` the last of them. ``rate`` is bytes written per second of this run,
+    ``left`` the seconds that the rest will take, if that is known.
     """
 
     id: str
@@ -41,6 +42,9 @@ class Job:
     phase: str = ""
     total: int = 0
     written: int = 0
+    tensors: int = 0
+    made: int = 0
+    tensor: str = ""
     seconds: float = 0.0
     rate: float = 0.0
     left: float | None = None
@@ -190,21 +194,26 @@ class _Listener:
 
     def __init__(self, jobs: Jobs, number: str) -> None:
         self._jobs, self._number = jobs, number
-        self._total, self._first = 0, -1
+        self._total, self._first, self._made, self._last = 0, -1, 0, ""
 
     def __call__(self, event: Event) -> None:
         change: dict[str, Any] = {}
         match event:
             case Started():
                 self._total = event.bytes_to_write
-                change = {"phase": "merging", "total": event.bytes_to_write, "seconds": 0.0, "rate": 0.0, "left": None}
+                change = {"phase": "merging", "total": event.bytes_to_write, "tensors": event.tensors, "made": 0}
+                change |= {"seconds": 0.0, "rate": 0.0, "left": None}
+            case TensorDone():  # there may be thousands a second; the next progress tells of them
+                self._made, self._last = self._made + 1, event.name
+                return
             case Progress():
                 change = self._progress(event)
             case Publishing():
                 change = {"phase": "saving", "written": self._total, "left": None}
             case Finished():
                 seconds = event.seconds_merging + event.seconds_publishing
-                change = {"written": self._total, "seconds": seconds, "left": None}
+                rate = (self._total - max(self._first, 0)) / seconds if seconds > 0 else 0.0
+                change = {"written": self._total, "made": self._made, "seconds": seconds, "rate": rate, "left": None}
             case _:
                 return
         self._jobs.hear(self._number, change, last=isinstance(event, Finished))
@@ -214,7 +223,8 @@ class _Listener:
             self._first = event.bytes_written if event.bytes_read == 0 else 0
         rate = (event.bytes_written - self._first) / event.seconds if event.seconds > 0 else 0.0
         left = (self._total - event.bytes_written) / rate if rate > 0 else None
-        return {"written": event.bytes_written, "seconds": event.seconds, "rate": rate, "left": left}
+        change = {"written": event.bytes_written, "seconds": event.seconds, "rate": rate, "left": left}
+        return change | {"made": self._made, "tensor": self._last}
 
 
 def _store(folder: Path, job: Job) -> None:

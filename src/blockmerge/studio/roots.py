@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 from blockmerge.errors import ModelError, OutputError
 from blockmerge.recipes import Recipe
+from blockmerge.report.manifest import MANIFEST
 from blockmerge.sources import is_hub_id, parts_of
 from blockmerge.sources.local import WEIGHTS
 
-__all__ = ["Found", "Roots"]
+__all__ = ["Found", "Roots", "shown"]
 
 _DEPTH = 5
 _MOST_FOLDERS = 20_000
@@ -28,16 +29,20 @@ _EXAMPLES = Path(__file__).parents[1] / "demo" / "models"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model that may be picked: what a recipe calls it, what people call it, where it is from, bytes of weights."""
+    """A model that may be picked: what a recipe calls it, what people call it, where it is from, bytes of weights.
+
+    ``merged``: Blockmerge made it.
+    """
 
     reference: str
     name: str
     place: str
     size: int
+    merged: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        return {"reference": self.reference, "name": self.name, "place": self.place, "size": self.size}
+        return asdict(self)
 
 
 class Roots:
@@ -59,7 +64,7 @@ class Roots:
         """The roots, each with what to write before the name of a new folder in it."""
         here = Path.cwd().resolve()
         return [
-            {"path": str(root), "prefix": "" if root == here else f"{_shortest(root).rstrip('/')}/"}
+            {"path": shown(root), "prefix": "" if root == here else f"{_shortest(root).rstrip('/')}/"}
             for root in self.folders
         ]
 
@@ -137,7 +142,15 @@ def _model_folders(root: Path) -> Iterator[Path]:
 
 def _found(folder: Path, root: Path) -> Found:
     name = folder.name if folder == root else folder.relative_to(root).as_posix()
-    return Found(_shortest(folder), name, str(root), _size(folder))
+    return Found(_shortest(folder), name, shown(root), _size(folder), (folder / MANIFEST).is_file())
+
+
+def shown(path: Path) -> str:
+    """As people write it: what is in their own folder begins with a ``~``."""
+    try:
+        return f"~/{path.relative_to(Path.home()).as_posix()}"
+    except (ValueError, RuntimeError):  # it is elsewhere, or nobody is at home
+        return str(path)
 
 
 def _shortest(folder: Path) -> str:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
 
 from blockmerge import api
 from blockmerge.errors import BlockmergeError, OutputError
 from blockmerge.studio import views
-from blockmerge.studio.differences import compared
 from blockmerge.studio.drafts import Draft, command_of, draft_of_form, draft_of_text, problems_of
 from blockmerge.studio.guard import Guard
 from blockmerge.studio.jobs import Job, Jobs
-from blockmerge.studio.roots import Roots
+from blockmerge.studio.roots import Roots, shown
+from blockmerge.studio.streams import compared, fetched, verified
 from blockmerge.studio.trial import Trial
 
 __all__ = ["Studio", "create_app"]
@@ -59,7 +60,6 @@ class _Merge(_Wanted):
 
 class _Model(_Body):
     reference: str = Field(min_length=1, max_length=4096)
-    fetch: bool = False
 
 
 class _Pair(_Body):
@@ -112,15 +112,20 @@ class Studio:
         return {"models": [found.to_json() for found in self.roots.models()]}
 
     def model(self, body: _Model) -> dict[str, Any]:
-        """A model at a glance; with ``fetch``, from the Hub if need be."""
-        self.roots.check_model(body.reference, fetch=body.fetch)
+        """A model at a glance."""
+        self.roots.check_model(body.reference)
         return views.model_view(body.reference, api.inspect(body.reference))
+
+    def fetch(self, body: _Model) -> StreamingResponse:
+        """The same, from the Hub if need be: a line of JSON now and then while it is downloaded, and one at the end."""
+        self.roots.check_model(body.reference, fetch=True)
+        return _Lines(fetched(body.reference))
 
     def difference(self, body: _Pair) -> StreamingResponse:
         """Where two models differ, a line of JSON now and then while they are read and one at the end."""
         for reference in (body.first, body.second):
             self.roots.check_model(reference)
-        return _lines(compared(body.first, body.second))
+        return _Lines(compared(body.first, body.second))
 
     # ---- recipes and plans -------------------------------------------------------------------------------------------
 
@@ -161,7 +166,7 @@ class Studio:
                 file.write(body.text)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-        return {"path": str(path)}
+        return {"path": shown(path)}
 
     # ---- merges ------------------------------------------------------------------------------------------------------
 
@@ -189,6 +194,27 @@ class Studio:
         self.jobs.forget(self._job(number))
         return {}
 
+    def verify_job(self, number: str) -> StreamingResponse:
+        """Whether a finished merge still is what it was written as."""
+        return _Lines(verified(self._made(number)))
+
+    def card(self, number: str) -> dict[str, Any]:
+        """The model card of a finished merge."""
+        return views.card_view(self._made(number))
+
+    def picture(self, number: str) -> Response:
+        """The picture on that card."""
+        path = views.picture_of(self._made(number))
+        if path is None:
+            raise HTTPException(404, "it has no picture")
+        return FileResponse(path, media_type="image/svg+xml")
+
+    def _made(self, number: str) -> Path:
+        """The folder of a finished merge; what lies there may have been exchanged since."""
+        out = self._job(number).out
+        self.roots.check_model(out)
+        return Path(out)
+
     def _job(self, number: str) -> Job:
         job = self.jobs.get(number)
         if job is None:
@@ -212,7 +238,7 @@ class Studio:
     def ask(self, body: _Prompt) -> StreamingResponse:
         """What a model answers, a line of JSON for each piece of text."""
         self.roots.check_model(body.reference)
-        return _lines(self.trial.answer(body.reference, body.prompt, chat=body.chat, tokens=body.tokens))
+        return _Lines(self.trial.answer(body.reference, body.prompt, chat=body.chat, tokens=body.tokens))
 
     def perplexity(self, body: _Text) -> dict[str, Any]:
         """How well a model foretells a text."""
@@ -220,17 +246,28 @@ class Studio:
         return self.trial.perplexity(body.reference, body.text)
 
 
-def _lines(values: Iterator[dict[str, Any]]) -> StreamingResponse:
-    """A stream of JSON, one value a line; an error on the way is the last."""
+class _Lines(StreamingResponse):
+    """A stream of JSON, one value a line; an error on the way is the last.
 
-    def spelled() -> Iterator[str]:
+    ``values`` are closed at the end, also when nobody reads any more: what they hold is then free at once.
+    """
+
+    def __init__(self, values: Generator[dict[str, Any]]) -> None:
+        self._values = values
+        super().__init__(self._spelled(), media_type="application/x-ndjson")
+
+    def _spelled(self) -> Iterator[str]:
         try:
-            for value in values:
+            for value in self._values:
                 yield json.dumps(value) + "\n"
         except BlockmergeError as error:
             yield json.dumps({"error": str(error)}) + "\n"
 
-    return StreamingResponse(spelled(), media_type="application/x-ndjson")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._values.close()
 
 
 def create_app(
@@ -250,6 +287,7 @@ def create_app(
         ("GET", "/api/start"): studio.start,
         ("GET", "/api/models"): studio.models,
         ("POST", "/api/model"): studio.model,
+        ("POST", "/api/fetch"): studio.fetch,
         ("POST", "/api/diff"): studio.difference,
         ("POST", "/api/recipe"): studio.recipe,
         ("POST", "/api/plan"): studio.plan,
@@ -259,6 +297,9 @@ def create_app(
         ("GET", "/api/jobs/events"): studio.events,
         ("POST", "/api/jobs/{number}/stop"): studio.stop_job,
         ("POST", "/api/jobs/{number}/resume"): studio.resume_job,
+        ("POST", "/api/jobs/{number}/verify"): studio.verify_job,
+        ("GET", "/api/jobs/{number}/card"): studio.card,
+        ("GET", "/api/jobs/{number}/picture"): studio.picture,
         ("DELETE", "/api/jobs/{number}"): studio.forget_job,
         ("POST", "/api/ask"): studio.ask,
         ("POST", "/api/perplexity"): studio.perplexity,

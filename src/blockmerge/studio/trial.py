@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, cast
 
 from blockmerge.errors import BlockmergeError, ModelError
@@ -32,7 +32,7 @@ class Trial:
         """The packages that trying needs and that are not installed."""
         return [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
 
-    def answer(self, reference: str, prompt: str, *, chat: bool, tokens: int) -> Iterator[dict[str, Any]]:
+    def answer(self, reference: str, prompt: str, *, chat: bool, tokens: int) -> Generator[dict[str, Any]]:
         """The most likely continuation of ``prompt``, piece by piece (``{"text": ...}``), then the number of tokens.
 
         Raises :class:`BlockmergeError` if the model cannot be loaded or the extra is missing.

@@ -9,14 +9,17 @@ from typing import Any
 
 import blockmerge
 from blockmerge.architectures import Block, block_of, layer_of
-from blockmerge.comparison import Difference
+from blockmerge.errors import OutputError
 from blockmerge.execution.run import thread_count
 from blockmerge.execution.writer import partial_of
 from blockmerge.methods import METHODS, Method, Parameter
 from blockmerge.planning import Inspection, Plan, explain
 from blockmerge.report.svg import COLOURS
+from blockmerge.studio.roots import shown
 
-__all__ = ["difference_view", "methods_view", "model_view", "output_view", "plan_view"]
+__all__ = ["card_view", "finite", "methods_view", "model_view", "output_view", "picture_of", "plan_view"]
+
+_LONGEST_CARD = 100_000
 
 
 def model_view(reference: str, model: Inspection) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def output_view(out: Path) -> dict[str, Any]:
     """What is at the place for a result."""
     parent = next((parent for parent in out.parents if parent.exists()), None)
     return {
-        "path": str(out),
+        "path": shown(out),
         "exists": out.exists(),
         "unfinished": partial_of(out).exists(),
         "disk_free": None if parent is None else shutil.disk_usage(parent).free,
@@ -130,10 +133,20 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def difference_view(found: Difference) -> dict[str, Any]:
-    """Where two models differ: the norm of each tensor's difference over that of model 1's, by name."""
-    return {"relative": {tensor["name"]: _finite(tensor["relative"]) for tensor in found.to_json()["tensors"]}}
+def card_view(out: Path) -> dict[str, Any]:
+    """The model card of a merge, and whether it has a picture. Raises :class:`OutputError` if there is none."""
+    try:
+        text = (out / "README.md").read_text(encoding="utf-8", errors="replace")[:_LONGEST_CARD]
+    except OSError as error:
+        raise OutputError(f"{out}: its card cannot be read: {error.strerror or error}") from error
+    return {"text": text, "picture": picture_of(out) is not None}
 
 
-def _finite(number: float | None) -> float | None:
+def picture_of(out: Path) -> Path | None:
+    """The picture on the card of a merge."""
+    return next((path for name in ("gradient.svg", "merge.svg") if (path := out / name).is_file()), None)
+
+
+def finite(number: float | None) -> float | None:
+    """A number that JSON has a word for."""
     return number if number is not None and math.isfinite(number) else None

@@ -51,7 +51,7 @@ export function coarser(values) {
 export const mirrored = (values) => values.toReversed();
 export const turned = (values) => values.map((value) => rounded(1 - value));
 
-/** Shapes to begin with. Two curves that cross, one for attention and one for MLP, are how MythoMix was made. */
+/** Shapes to begin with; the last two are the published recipes of these models. */
 export const PRESETS = [
   { name: "Half and half", values: [0.5] },
   { name: "From 1 to 2", values: [0, 1] },
@@ -60,6 +60,6 @@ export const PRESETS = [
   { name: "1 in the middle", values: [1, 0, 1] },
   { name: "2 at the end", values: [0, 0, 0, 1] },
   { name: "Gentle slope", values: [0.25, 0.75] },
-  { name: "Crossing", values: { attention: [0.75, 0.25], mlp: [0.25, 0.75], norms: [0.5] } },
-  { name: "Wide crossing", values: { attention: [0.2, 0.8], mlp: [0.8, 0.2], norms: [0.5], embeddings: [0.5], head: [0.5] } },
+  { name: "MythoMix", values: { attention: [0.8, 0.2], mlp: [0.3, 0.7], norms: [0.5] } },
+  { name: "Mythalion", values: { attention: [0.2, 0.8], mlp: [0.8, 0.2], norms: [0.5], embeddings: [0.5], head: [0.5] } },
 ];

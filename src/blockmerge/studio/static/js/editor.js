@@ -209,7 +209,7 @@ export function editor() {
     return h(
       "button",
       { type: "button", class: "preset", onclick: () => apply(lists) },
-      s("svg", { viewBox: "0 0 48 28", "aria-hidden": "true" }, ...Object.entries(lists).map(([block, list]) => spark(block, list))),
+      s("svg", { viewBox: "0 0 48 28", "aria-hidden": "true" }, ...Object.entries(lists).filter(([block]) => block !== "embeddings" && block !== "head").map(([block, list]) => spark(block, list))),
       h("span", {}, name),
     );
   }
@@ -250,13 +250,15 @@ export function editor() {
 
   async function compareModels() {
     const [first, second] = pair();
+    const known = {};
     compare.disabled = true;
     compare.textContent = "Comparing…";
     try {
       await api.stream("/api/diff", { first, second }, ({ relative, read, total }) => {
         if (total) compare.textContent = `Comparing… ${percent(Math.round((100 * read) / total) / 100)}`;
-        if (relative) store.set({ difference: shaded([first, second].join("\n"), relative) });
+        if (relative) store.set({ difference: shaded([first, second].join("\n"), Object.assign(known, relative)) });
       });
+      store.set({ difference: { ...store.get("difference"), whole: true } });
       announce("The strip below the curve shows where the models differ");
     } catch (error) {
       announce(error.message);
@@ -276,7 +278,7 @@ export function editor() {
     drawTools();
     drawReading();
     write();
-    compare.hidden = heat() !== null || pair().length < 2;
+    compare.hidden = heat()?.whole || pair().length < 2;
   });
   store.watch(["form"], () => {
     if (!options.contains(document.activeElement)) drawOptions();
@@ -308,7 +310,9 @@ function spark(block, list) {
   const x = (k) => 4 + (list.length === 1 ? 0 : (40 * k) / (list.length - 1));
   const y = (value) => 24 - 20 * value;
   const points = list.length === 1 ? `4,${y(list[0])} 44,${y(list[0])}` : list.map((value, k) => `${x(k)},${y(value)}`).join(" ");
-  return s("polyline", { points, class: `spark ${block}` });
+  const line = s("polyline", { points, class: "spark" });
+  if (block !== "all") line.style.setProperty("--curve", `var(--block-${block})`);
+  return line;
 }
 
 /** The differences of a pair, each as a shade from 0 to 1: by rank, since few tensors differ by far more than most. */

@@ -33,6 +33,25 @@ export const percent = (share) => `${Number((share * 100).toFixed(1))} %`;
 /** A share as it is written in a recipe: as few digits as tell it exactly. */
 export const number = (value) => String(Number(value));
 
+/** A setting as it is typed: `0.5`, `0, 0.5, 1`, or by block `attention: 0.2, 0.8; mlp: 0.5`. */
+export function spelled(value) {
+  if (value === undefined) return "";
+  if (typeof value !== "object") return number(value);
+  if (Array.isArray(value)) return value.map(number).join(", ");
+  return Object.entries(value).map(([block, list]) => `${block}: ${spelled(list)}`).join("; ");
+}
+
+/** What `spelled` wrote, or somebody in its manner; null if it makes no sense. */
+export function setting(text) {
+  if (!text.includes(":")) {
+    const list = numbers(text);
+    return list?.length === 1 ? list[0] : list;
+  }
+  const parts = text.split(";").filter((part) => part.trim() !== "").map((part) => part.match(/^\s*(\w+)\s*:([^:]*)$/));
+  const entries = parts.map((part) => part && [part[1], setting(part[2])]);
+  return entries.every((entry) => entry && entry[1] !== null) ? Object.fromEntries(entries) : null;
+}
+
 /** `0, 0.5, 1` as numbers; null if one of them is none. */
 export function numbers(text) {
   const parts = text.trim().replace(/^\[|\]$/g, "").split(/[\s,;]+/).filter(Boolean);

@@ -7,7 +7,7 @@ import { merges } from "./merges.js";
 import { methodChoice, methodForm } from "./methods.js";
 import { models } from "./models.js";
 import { plan } from "./plan.js";
-import { isPlain } from "./recipes.js";
+import { isPlain, modelsOf } from "./recipes.js";
 import { result } from "./result.js";
 import * as store from "./store.js";
 import * as sync from "./sync.js";
@@ -28,9 +28,11 @@ byId("try-body").append(trial());
 
 try {
   const [start, { models: found }] = await Promise.all([api.get("/api/start"), api.get("/api/models")]);
+  for (const [block, colour] of Object.entries(start.colours)) document.documentElement.style.setProperty(`--block-${block}`, colour);
   store.set({ start, found });
-  store.begin({ ...store.get("form"), models: firstTwo(found) });
+  store.begin(lastTime(found) ?? { ...store.get("form"), models: firstTwo(found) });
   sync.start();
+  store.watch(["away"], () => { byId("away").hidden = !store.get("away"); });
 } catch (error) {
   byId("models-body").prepend(h("p", { class: "problem", role: "alert" }, error.message));
 }
@@ -44,9 +46,22 @@ function besideOrBelow() {
   place();
 }
 
-/** To begin with: the first two models of the roots, or the examples. */
+/** The recipe that was on the page when it was left, if its models are still there; from now on each is kept for that. */
+function lastTime(found) {
+  const key = "blockmerge-studio-recipe";
+  const known = new Set(found.map((model) => model.reference));
+  let form = null;
+  try {
+    form = JSON.parse(localStorage.getItem(key));
+  } catch { /* an older page wrote something else */ }
+  store.watch(["plan"], () => store.get("plan") && localStorage.setItem(key, JSON.stringify(store.get("form"))));
+  const models = form ? modelsOf(form) : [];
+  return models.length > 0 && models.every((reference) => known.has(reference)) ? form : null;
+}
+
+/** To begin with: the first two models of the roots that are no merges, or the examples. */
 function firstTwo(found) {
-  const own = found.filter((model) => model.place !== "examples");
+  const own = found.filter((model) => model.place !== "examples" && !model.merged);
   return (own.length >= 2 ? own : found).slice(0, 2).map((model) => model.reference);
 }
 

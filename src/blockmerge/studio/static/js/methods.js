@@ -1,7 +1,7 @@
 // Choosing the method, and the form of every method but the gradient, made from its declaration.
 
 import { h } from "./dom.js";
-import { number, numbers } from "./format.js";
+import { number, setting, spelled } from "./format.js";
 import { isPlain, referenceOf, shortName } from "./recipes.js";
 import * as store from "./store.js";
 
@@ -63,7 +63,7 @@ export function methodForm() {
         ...each.map((one) => field(one, valueOf(entry, one.name), (value) => setEach(k, one.name, value), form[one.name])))),
       own.length > 0 && h("fieldset", {}, h("legend", {}, "Settings"), ...own.map((one) => field(one, form[one.name], (value) => setOwn(one.name, value)))),
       own.length + each.length === 0 && h("p", { class: "faint" }, "It has no settings."),
-      h("p", { class: "faint" }, "Every number may be a gradient: values with commas between them, from the first tensor to the last. Curves by block are written in the YAML."),
+      h("p", { class: "faint" }, "Every number may be a gradient, ", h("code", {}, "0.2, 0.8"), ", from the first tensor to the last; or one for each block, ", h("code", {}, "attention: 0.2, 0.8; mlp: 0.5; all: 0.3"), "."),
     ].filter(Boolean));
   }
 
@@ -115,19 +115,17 @@ function input(parameter, value, put, common, id) {
 }
 
 function numberInput(parameter, value, put, standard, id, describedby) {
-  const written = value === undefined ? "" : Array.isArray(value) ? value.map(number).join(", ") : typeof value === "object" ? JSON.stringify(value) : number(value);
-  const readonly = value !== undefined && typeof value === "object" && !Array.isArray(value);
   const { low, high } = parameter;
-  const box = h("input", { id, "aria-describedby": describedby, value: written, readonly, placeholder: Array.isArray(standard) ? standard.join(", ") : String(standard ?? ""), spellcheck: "false", oninput: read, onblur: read });
+  const box = h("input", { id, "aria-describedby": describedby, value: spelled(value), placeholder: spelled(standard ?? undefined), spellcheck: "false", oninput: read, onblur: read });
 
   function read() {
-    if (readonly) return;
-    const list = numbers(box.value);
+    const given = setting(box.value);
     const empty = box.value.trim() === "" && parameter.default !== null;
-    const fits = list !== null && list.every((one) => (low === null || one >= low) && (high === null || one <= high));
+    const every = given === null ? [] : typeof given === "object" ? Object.values(given).flat() : [given];
+    const fits = every.length > 0 && every.every((one) => (low === null || one >= low) && (high === null || one <= high));
     box.setAttribute("aria-invalid", String(!fits && !empty));
     if (empty) put(undefined);
-    else if (fits) put(list.length === 1 ? list[0] : list);
+    else if (fits) put(given);
   }
   return box;
 }

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, h, redraw } from "./dom.js";
-import { count, size } from "./format.js";
+import { count, percent, size } from "./format.js";
 import { modelsOf, referenceOf, shortName, isPlain } from "./recipes.js";
 import * as store from "./store.js";
 
@@ -113,7 +113,8 @@ function picker() {
   const query = h("input", { type: "search", placeholder: "Name, path or Hub id (org/name)", "aria-label": "Find a model", oninput: draw });
   const list = h("div", { class: "choices" });
   const trouble = h("p", { class: "problem", role: "alert" });
-  const dialog = h("dialog", { class: "picker", "aria-label": "Choose a model", onclick: (event) => event.target === dialog && dialog.close() },
+  let fetching = null; // a download that closing the dialog ends; what is here is kept for the next try
+  const dialog = h("dialog", { class: "picker", "aria-label": "Choose a model", onclose: () => fetching?.abort(), onclick: (event) => event.target === dialog && dialog.close() },
     h("form", { method: "dialog", onsubmit: first },
       h("div", { class: "picker-head" }, query, h("button", { type: "button", class: "quiet icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
       trouble, list));
@@ -140,7 +141,7 @@ function picker() {
     const groups = places.map((place) => h("section", { "aria-label": place },
       h("h3", {}, place),
       ...found.filter((model) => model.place === place).map((model) =>
-        h("button", { type: "button", class: "choice", onclick: () => take(model.reference) }, h("span", {}, model.name), h("span", { class: "faint" }, size(model.size))))));
+        h("button", { type: "button", class: "choice", onclick: () => take(model.reference) }, h("span", {}, model.name), h("span", { class: "faint" }, `${model.merged ? "a merge, " : ""}${size(model.size)}`)))));
     const typed = query.value.trim();
     const other = typed === "" || found.some((model) => model.reference === typed) ? null : typed;
     list.replaceChildren(...groups, ...(other ? [h("section", {}, h("h3", {}, "Something else"),
@@ -160,18 +161,28 @@ function picker() {
 
   async function fetchIt(reference) {
     trouble.textContent = "";
-    list.setAttribute("aria-busy", "true");
-    list.replaceChildren(h("p", { class: "faint" }, `Looking at ${reference}; from the Hub, this takes as long as the download…`));
+    const bar = h("progress", { max: 1, "aria-label": `Download of ${reference}` });
+    const line = h("p", { class: "faint" }, `Looking at ${reference}…`);
+    list.replaceChildren(h("div", { class: "fetching" }, line, bar));
     announce(`Looking at ${reference}`);
+    const mine = new AbortController();
+    fetching = mine;
     try {
-      const seen = await api.post("/api/model", { reference, fetch: true });
-      store.set({ seen: { ...store.get("seen"), [reference]: seen } });
-      take(reference);
+      await api.stream("/api/fetch", { reference }, ({ read, total, model }) => {
+        if (model) {
+          store.set({ seen: { ...store.get("seen"), [reference]: model } });
+          take(reference);
+        } else {
+          bar.value = total > 0 ? Math.min(1, read / total) : 0;
+          line.textContent = `${reference}: ${size(read)}${total > 0 ? ` of ${size(total)}, ${percent(Math.round((100 * read) / total) / 100)}` : ""}`;
+        }
+      }, mine.signal);
     } catch (error) {
+      if (error.name === "AbortError") return;
       trouble.textContent = error.message;
       draw();
     } finally {
-      list.removeAttribute("aria-busy");
+      if (fetching === mine) fetching = null;
     }
   }
 

@@ -4,14 +4,11 @@ import * as api from "./api.js";
 import { announce, h } from "./dom.js";
 import { size } from "./format.js";
 import * as store from "./store.js";
-import { wanted } from "./sync.js";
-
-/** The name for the next result: `blend-2` after `blend`. */
-const following = (name) => name.replace(/(?:-(\d+))?$/, (_, number) => `-${Number(number ?? 1) + 1}`);
+import { following, wanted } from "./sync.js";
 
 export function result() {
   const root = h("select", { "aria-label": "Root for the result", onchange: () => put({ root: Number(root.value) }) });
-  const name = h("input", { id: "out", spellcheck: "false", autocomplete: "off", oninput: () => put({ name: name.value }) });
+  const name = h("input", { id: "out", spellcheck: "false", autocomplete: "off", oninput: () => put({ name: name.value, typed: true }) });
   const overwrite = h("input", { type: "checkbox", onchange: () => put({ overwrite: overwrite.checked }) });
   const replace = h("label", { class: "check" }, overwrite, "Replace the model that is there");
   const place = h("p", { class: "place", role: "status" });
@@ -48,9 +45,17 @@ export function result() {
 
   const entry = (title, value) => h("div", {}, h("dt", {}, title), h("dd", {}, value));
 
+  /** Why nothing can be merged at the moment. */
+  function why() {
+    if (store.get("problems").length > 0) return "The recipe has problems; they are told under its YAML.";
+    if (name.value.trim() === "") return "The folder needs a name.";
+    if (store.get("place")?.exists) return "Give another name, or tick the box to replace the model.";
+    return store.get("planning") ? "The plan is being made; try again in a moment." : "There is nothing to merge yet; see Models.";
+  }
+
   async function merge() {
     if (button.getAttribute("aria-disabled") === "true") {
-      trouble.textContent = store.get("place")?.exists ? "Give another name, or tick the box to replace the model." : "There is nothing to merge yet; see Models.";
+      trouble.textContent = why();
       return;
     }
     trouble.textContent = "";
@@ -58,7 +63,7 @@ export function result() {
       const { problems } = await api.post("/api/jobs", { ...wanted(), overwrite: store.get("out").overwrite });
       if (problems.length > 0) throw new api.Refused(problems);
       announce("The merge is in the queue");
-      put({ name: following(name.value.trim()), overwrite: false });
+      put({ name: following(name.value.trim()), overwrite: false, typed: false });
       document.getElementById("merges").scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       trouble.textContent = error.message;

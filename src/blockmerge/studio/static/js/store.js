@@ -6,6 +6,8 @@
 // command   what to type in a terminal for the same merge
 // plan      what the merge will do (null: not known), planProblems why it cannot be done
 // seen      models that were looked at, by reference
+// out       where the result goes; a name that nobody `typed` gives way to what is there already
+// away      whether the server was lost
 // block     the curve that is in hand: "all" or the name of a block
 
 const state = {
@@ -21,9 +23,10 @@ const state = {
   planning: false,
   block: "all",
   difference: null,
-  out: { root: 0, name: "blend", overwrite: false },
+  out: { root: 0, name: "blend", overwrite: false, typed: false },
   place: null,
   jobs: [],
+  away: false,
 };
 const listeners = [];
 const past = [];

@@ -12,6 +12,9 @@ export function outPath() {
   return (store.get("start")?.roots[root]?.prefix ?? "") + name.trim();
 }
 
+/** The name for the next result: `blend-2` after `blend`. */
+export const following = (name) => name.replace(/(?:-(\d+))?$/, (_, number) => `-${Number(number ?? 1) + 1}`);
+
 /** What is sent as the recipe. */
 export function wanted() {
   return { form: store.get("form"), out: outPath() };
@@ -55,7 +58,10 @@ const look = api.latest(async (again = false) => {
 
 const checkPlace = api.latest(async () => {
   try {
-    store.set({ place: await api.post("/api/output", { out: outPath() }) });
+    const place = await api.post("/api/output", { out: outPath() });
+    const out = store.get("out");
+    if (place.exists && !out.typed) store.set({ out: { ...out, name: following(out.name.trim()) } });
+    else store.set({ place });
   } catch (error) {
     store.set({ place: { problems: error.problems } });
   }
@@ -105,5 +111,6 @@ export function start() {
     ended = now;
   });
   const events = new EventSource("/api/jobs/events");
-  events.onmessage = (event) => store.set({ jobs: JSON.parse(event.data) });
+  events.onmessage = (event) => store.set({ jobs: JSON.parse(event.data), away: false });
+  events.onerror = () => store.set({ away: true });
 }

@@ -9,6 +9,7 @@ export function trial() {
   const body = h("div", {});
   const prompt = h("textarea", { id: "prompt", rows: 3, placeholder: "def fibonacci(n):" });
   const chat = h("input", { type: "checkbox" });
+  const tokens = h("input", { type: "number", id: "tokens", min: 1, max: 2000, value: 200 });
   const blend = h("select", { id: "blend" });
   const columns = h("div", { class: "answers", "aria-live": "off" });
   const text = h("textarea", { id: "sample", rows: 3, placeholder: "A paragraph that none of them was trained on" });
@@ -41,7 +42,7 @@ export function trial() {
     try {
       for (const { reference, out } of answers) { // one after the other: one model is in memory at a time
         out.classList.add("busy");
-        await api.stream("/api/ask", { reference, prompt: prompt.value, chat: chat.checked }, (piece) => piece.text && out.append(piece.text), stopper.signal);
+        await api.stream("/api/ask", { reference, prompt: prompt.value, chat: chat.checked, tokens: Math.max(1, Math.min(2000, Math.round(Number(tokens.value)) || 200)) }, (piece) => piece.text && out.append(piece.text), stopper.signal);
         out.classList.remove("busy");
       }
     } catch (error) {
@@ -91,7 +92,7 @@ export function trial() {
       : [
           h("div", { class: "try-grid" },
             h("div", {}, h("label", { class: "field", for: "prompt" }, h("span", {}, "Prompt, for both models and the blend")), prompt,
-              h("div", { class: "row" }, ask, h("label", { class: "check" }, chat, "as a chat"), h("label", { class: "field inline", for: "blend" }, h("span", {}, "Blend"), blend))),
+              h("div", { class: "row" }, ask, h("label", { class: "check" }, chat, "as a chat"), h("label", { class: "field inline", for: "tokens" }, h("span", {}, "Tokens, at most"), tokens), h("label", { class: "field inline", for: "blend" }, h("span", {}, "Blend"), blend))),
             h("div", {}, h("label", { class: "field", for: "sample" }, h("span", {}, "Text of your own, to measure them on")), text, h("div", { class: "row" }, measure))),
           trouble, columns, measured,
         ]));

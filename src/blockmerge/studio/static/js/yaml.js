@@ -6,7 +6,7 @@ import * as store from "./store.js";
 import { outPath, typed } from "./sync.js";
 
 export function recipe() {
-  const command = h("code", { class: "command", tabindex: "0", "aria-label": "The command that does the same" });
+  const command = h("code", { class: "command", role: "group", tabindex: "0", "aria-label": "The command that does the same" });
   const numbers = h("pre", { class: "line-numbers", "aria-hidden": "true" });
   const area = h("textarea", { class: "yaml", spellcheck: "false", autocapitalize: "off", "aria-label": "Recipe, YAML", "aria-describedby": "yaml-problems", wrap: "off", oninput: soon(), onscroll: follow, onblur: write });
   const problems = h("ul", { class: "problems", id: "yaml-problems" });
@@ -41,6 +41,7 @@ export function recipe() {
   }
 
   function complain() {
+    command.classList.toggle("stale", store.get("problems").length > 0); // it is that of the last recipe without any
     problems.replaceChildren(...store.get("problems").map(({ line, message }) => h("li", {},
       line === null ? "" : h("button", { type: "button", class: "line-link", onclick: () => goTo(line) }, `line ${line}`), message)));
     count();
@@ -92,7 +93,8 @@ export function recipe() {
   store.watch(["text"], write);
   store.watch(["problems"], complain);
   store.watch(["command"], () => {
-    command.textContent = store.get("command") || "—";
+    const words = (store.get("command") || "—").split(" ");
+    command.replaceChildren(...words.flatMap((word, k) => [k > 0 ? " " : "", h("span", {}, word)])); // an option is not broken at its dashes
   });
   return h("div", {},
     h("div", { class: "with-button" }, h("h3", {}, "Command"), button("Copy", () => copy(command.textContent, "Command"))),
