@@ -118,7 +118,7 @@ def test_manifests_of_strangers(merged: Path, content: str | None, told: str | N
     (merged / "blockmerge.json").unlink()
     if content is not None:
         (merged / "blockmerge.json").write_text(content)
-    with pytest.raises((ModelError, RecipeError), match=told):
+    with pytest.raises((ModelError, RecipeError, Problems), match=told):
         blockmerge.verify(merged, inputs=True)
 
 
