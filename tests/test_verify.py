@@ -16,7 +16,7 @@ import blockmerge
 import models
 from blockmerge.cli import main
 from blockmerge.dtypes import BF16, F32
-from blockmerge.errors import BlockmergeError, ModelError, RecipeError, VerificationError
+from blockmerge.errors import BlockmergeError, ModelError, Problems, RecipeError, VerificationError
 from blockmerge.execution.verify import sampled
 
 MERGES: dict[str, list[dict[str, Any]]] = {
