@@ -158,3 +158,18 @@ def test_signals_stop_at_once_and_leave_what_the_same_command_goes_on_from(
     assert CliRunner().invoke(main, ["clean", str(tmp_path / "out")]).output.endswith("out: discarded\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
     assert CliRunner().invoke(main, ["clean", str(tmp_path / "out")]).output.endswith("out: nothing to discard\n")
+
+
+def test_the_demo_leaves_its_models_where_the_readme_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("demo", "--out", tmp_path / "try")
+    monkeypatch.chdir(tmp_path / "try")
+    run("gradient", "code", "prose", "merged", "--values", "[0, 1, 0]")
+    assert models.read(Path("merged")).keys() == models.read(Path("blend")).keys()
+    again = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "try")])
+    assert again.exit_code == 6
+    assert len(again.stderr.splitlines()) == 3
+    (tmp_path / "try" / "code" / "model.safetensors").unlink()
+    run("demo", "--out", tmp_path / "try", "--overwrite")
+    assert models.read(tmp_path / "try" / "code").keys() == models.read(Path("blend")).keys()

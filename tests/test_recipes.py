@@ -831,7 +831,23 @@ MISTAKES = {
         "r:4: models[0].parameters.normalize: "
         "normalize holds for all models; give it under the parameters of the recipe or the slice"
     ],
-    TIES + "models: [A]\n": ["r:4: models[0]: needs keys and values here"],
+    TIES + "models: [A, A]\n": [
+        "r:4: models[0]: needs keys and values, like {model: org/name}",
+        "r:4: models[1]: needs keys and values, like {model: org/name}",
+    ],
+    "merge_method: tiesh\nmodels: [{mdoel: A}]\nslices: [{source: x}]\ndtype: half\n": [
+        "r:1: merge_method: 'tiesh' is not known; did you mean ties?",
+        "r:2: models[0].mdoel: is not known; did you mean model?",
+        "r:2: models[0]: model is missing",
+        "r:3: slices[0].source: is not known; did you mean sources?",
+        "r:3: slices[0]: sources is missing",
+        "r:4: dtype: 'half' cannot be written; choose bfloat16, float16 or float32",
+    ],
+    "base_model: A\ngate_mode: hidden\nexperts: [{source_model: A}]\n": [
+        "r:1: is a file of mergekit-moe, which builds a mixture of experts; "
+        "Blockmerge merges models into one of their own kind"
+    ],
+    "method: linear\nmodels: [{model: A, weight: 1}, B]\n": ["r:1: linear needs weight, for each model or for all"],
     TIES + "models: [{model: A}, {model: A}]\n": ["r:4: models[1]: A is given twice"],
     TIES + "models: [{model: base}]\n": ["r:4: models: ties takes 1 or more models beside the base, not 0"],
     TIES + "models: [{model: A}]\nmodules: {}\n": ["r:1: models and modules exclude each other"],
@@ -969,7 +985,8 @@ def native_recipes(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     choices = {p.name: draw(st.sampled_from(p.choices)) for p in method.parameters if p.kind == "choice"}
-    return {"method": method.name, **body, **common, **choices}
+    needed = {p.name: 1 for p in every if p.default is None}
+    return {"method": method.name, **needed, **body, **common, **choices}
 
 
 @st.composite
