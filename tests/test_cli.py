@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import blockmerge
+import mergekit_files
 import models
 from blockmerge.cli import main
 from blockmerge.cli.original import main as original
@@ -36,24 +37,29 @@ def run(*arguments: object) -> Result:
 
 
 def test_command_line_recipe_and_python_make_one_plan(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    for folder, words in zip(pair, (["<unk>", "a"], ["<unk>", "b"]), strict=True):
+        mergekit_files.add_tokenizer(folder, words)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"method: gradient\nmodels: ['{pair[0]}', '{pair[1]}']\nvalues: {{attention: [0.2, 0.8], all: [0.5]}}\n"
-        "by: layer\nfilters: [proj]\ndtype: float16\nmax_shard_size: 3kb\n"
+        "by: layer\nfilters: [proj]\ndtype: float16\nmax_shard_size: 3kb\ntokenizer: union\nchat_template: chatml\n"
     )
     said = json.loads(
         run(
             "gradient", *pair, "--values", "attention:0.2,0.8", "--values", "0.5", "--by", "layer", "--filter", "proj",
-            "--dtype", "float16", "--max-shard-size", "3KB", "--dry-run", "--json",
+            "--dtype", "float16", "--max-shard-size", "3KB", "--tokenizer", "union", "--chat-template", "chatml",
+            "--dry-run", "--json",
         ).output
     )  # fmt: skip
     python = blockmerge.plan(
         blockmerge.gradient(
             *map(str, pair), values={"attention": [0.2, 0.8], "all": 0.5}, by="layer", filters=["proj"],
-            dtype="float16", max_shard_size="3KB",
+            dtype="float16", max_shard_size="3KB", tokenizer="union", chat_template="chatml",
         )
     )  # fmt: skip
     assert said == json.loads(run("plan", recipe, "--json").output) == json.loads(json.dumps(python.to_json()))
+    assert python.vocabulary is not None
+    assert any("chat_template: chatml" in note for note in python.notes)
 
 
 def test_a_dry_run_writes_nothing_and_prints_every_tensor(tmp_path: Path, pair: tuple[Path, Path]) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import blockmerge
+import mergekit_files
+import models
 from blockmerge.architectures import Block
 from blockmerge.errors import BlockmergeError, Problems, RecipeError
+from blockmerge.kernels import reference
 from blockmerge.methods import METHODS, Parameter
 from blockmerge.recipes import (
     Arithmetic,
@@ -1154,3 +1160,37 @@ def test_schemas_see_mistakes(text: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     check = jsonschema.Draft202012Validator(SCHEMA)
     assert [error for document in yaml.safe_load_all(text) for error in check.iter_errors(document)]
+
+
+# --- the examples of mergekit's repository
+
+
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llamas")
+    mergekit_files.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", mergekit_files.EXAMPLES)
+def test_the_examples_of_mergekit_plan_and_merge(tmp_path: Path, llamas: Path, name: str) -> None:
+    documents = mergekit_files.EXAMPLES[name]
+    path = written(tmp_path, mergekit_files.written(documents, llamas))
+    plan = blockmerge.plan(path)
+    blockmerge.merge(plan, tmp_path / "out")
+    found = models.read(tmp_path / "out")
+    layers = 44 if name == "44 layers" else 40
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    ids = mergekit_files.token_ids(tmp_path / "out")
+    assert config["num_hidden_layers"] == layers
+    assert found.keys() == models.tensors(0, layers=layers).keys()
+    assert {str(dtype) for dtype, _ in found.values()} == {documents[-1].get("dtype", "float32")}
+    assert found["model.embed_tokens.weight"][1].shape[0] == config["vocab_size"] > max(ids.values())
+    assert name != "padded" or config["vocab_size"] == 32
+    inputs = [models.read(llamas / model) for model in mergekit_files.TOKENS]
+    for tensor, (dtype, value) in found.items():
+        exact = reference.decode(value, dtype)
+        assert np.isfinite(exact).all()
+        assert np.abs(exact).max() > 0, tensor
+        if name not in ("44 layers", "gradient-slerp", "ties"):  # at their ends these take models as they are
+            assert not any(tensor in one and np.array_equal(exact, one[tensor][1]) for one in inputs), tensor

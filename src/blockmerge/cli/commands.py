@@ -95,6 +95,14 @@ def main() -> None:
     help="Round once, or as BlockMerge_Gradient does.  [exact]",
 )
 @click.option("--on-missing", default="error", metavar="error|keep", help="Tensors that only one model has.  [error]")
+@click.option(
+    "--tokenizer",
+    metavar="SOURCE",
+    help="Align vocabularies by token: union, base (model 1's tokens) or a model.  [model 1's, row by row]",
+)
+@click.option(
+    "--chat-template", metavar="NAME", help="auto (what most models have), a known one, or a template.  [model 1's]"
+)
 @click.option("--max-shard-size", default="2GB", metavar="SIZE", help="Weight files of at most this size.  [2GB]")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop; OUT may be left out.")
 @showing
@@ -113,7 +121,7 @@ def gradient(
     """Blend MODEL1 and MODEL2 by a gradient into OUT.
 
     Models are folders or Hub ids (org/name, org/name@revision), or such a model with an adapter (base+adapter). Tensors
-    that no curve covers stay MODEL1's, as do config, tokenizer and extra vocabulary rows.
+    that no curve covers stay MODEL1's, as do config and, without --tokenizer, tokenizer and extra vocabulary rows.
     """
     from blockmerge.recipes import gradient as build
 
