@@ -259,6 +259,15 @@ def test_a_selection_of_nothing(pair: tuple[Path, Path], more: list[str]) -> Non
     refused(gradient(*pair, *more), 2, "selects none of the 21 tensors")
 
 
+def test_layers_beyond_the_last_and_a_filter_that_is_nearly_right(pair: tuple[Path, Path]) -> None:
+    refused(gradient(*pair, "--layers", "0:3"), 2, "layers: 0:3 of first do not exist; it has 2, 0:2")
+    refused(gradient(*pair, "--filter", "qproj"), 2, "did you mean q_proj?")
+
+
+def test_a_folder_is_no_recipe(pair: tuple[Path, Path]) -> None:
+    refused(run("plan", pair[0]), 2, "is a folder; a recipe is a YAML file")
+
+
 CHOICES = [
     "--by=tensors",
     "--only=layer",

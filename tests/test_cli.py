@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import blockmerge
+import mergekit_files
 import models
 from blockmerge.cli import main
 from blockmerge.cli.original import main as original
@@ -36,24 +37,29 @@ def run(*arguments: object) -> Result:
 
 
 def test_command_line_recipe_and_python_make_one_plan(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    for folder, words in zip(pair, (["<unk>", "a"], ["<unk>", "b"]), strict=True):
+        mergekit_files.add_tokenizer(folder, words)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"method: gradient\nmodels: ['{pair[0]}', '{pair[1]}']\nvalues: {{attention: [0.2, 0.8], all: [0.5]}}\n"
-        "by: layer\nfilters: [proj]\ndtype: float16\nmax_shard_size: 3kb\n"
+        "by: layer\nfilters: [proj]\ndtype: float16\nmax_shard_size: 3kb\ntokenizer: union\nchat_template: chatml\n"
     )
     said = json.loads(
         run(
             "gradient", *pair, "--values", "attention:0.2,0.8", "--values", "0.5", "--by", "layer", "--filter", "proj",
-            "--dtype", "float16", "--max-shard-size", "3KB", "--dry-run", "--json",
+            "--dtype", "float16", "--max-shard-size", "3KB", "--tokenizer", "union", "--chat-template", "chatml",
+            "--dry-run", "--json",
         ).output
     )  # fmt: skip
     python = blockmerge.plan(
         blockmerge.gradient(
             *map(str, pair), values={"attention": [0.2, 0.8], "all": 0.5}, by="layer", filters=["proj"],
-            dtype="float16", max_shard_size="3KB",
+            dtype="float16", max_shard_size="3KB", tokenizer="union", chat_template="chatml",
         )
     )  # fmt: skip
     assert said == json.loads(run("plan", recipe, "--json").output) == json.loads(json.dumps(python.to_json()))
+    assert python.vocabulary is not None
+    assert any("chat_template: chatml" in note for note in python.notes)
 
 
 def test_a_dry_run_writes_nothing_and_prints_every_tensor(tmp_path: Path, pair: tuple[Path, Path]) -> None:
@@ -160,3 +166,18 @@ def test_signals_stop_at_once_and_leave_what_the_same_command_goes_on_from(
     assert CliRunner().invoke(main, ["clean", str(tmp_path / "out")]).output.endswith("out: discarded\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
     assert CliRunner().invoke(main, ["clean", str(tmp_path / "out")]).output.endswith("out: nothing to discard\n")
+
+
+def test_the_demo_leaves_its_models_where_the_readme_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("demo", "--out", tmp_path / "try")
+    monkeypatch.chdir(tmp_path / "try")
+    run("gradient", "code", "prose", "merged", "--values", "[0, 1, 0]")
+    assert models.read(Path("merged")).keys() == models.read(Path("blend")).keys()
+    again = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "try")])
+    assert again.exit_code == 6
+    assert len(again.stderr.splitlines()) == 3
+    (tmp_path / "try" / "code" / "model.safetensors").unlink()
+    run("demo", "--out", tmp_path / "try", "--overwrite")
+    assert models.read(tmp_path / "try" / "code").keys() == models.read(Path("blend")).keys()

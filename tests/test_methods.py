@@ -865,7 +865,7 @@ def test_recipes_that_make_no_sense(tmp_path: Path, what: str) -> None:
 
 def test_a_parameter_that_is_missing_or_out_of_bounds(tmp_path: Path) -> None:
     paths = [write(tmp_path, k, {"a.weight": (F32, np.ones(3, np.float32))}) for k in range(2)]
-    for extra, expected in (({}, "weight: linear needs it"), ({"weight": 0.5}, None)):
+    for extra, expected in (({}, "linear needs weight"), ({"weight": 0.5}, None)):
         recipe = {"method": "linear", "models": paths, **extra}
         if expected is None:
             merge(tmp_path, recipe)

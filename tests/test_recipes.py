@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import blockmerge
+import mergekit_files
+import models
 from blockmerge.architectures import Block
 from blockmerge.errors import BlockmergeError, Problems, RecipeError
+from blockmerge.kernels import reference
 from blockmerge.methods import METHODS, Parameter
 from blockmerge.recipes import (
     Arithmetic,
@@ -831,7 +837,23 @@ MISTAKES = {
         "r:4: models[0].parameters.normalize: "
         "normalize holds for all models; give it under the parameters of the recipe or the slice"
     ],
-    TIES + "models: [A]\n": ["r:4: models[0]: needs keys and values here"],
+    TIES + "models: [A, A]\n": [
+        "r:4: models[0]: needs keys and values, like {model: org/name}",
+        "r:4: models[1]: needs keys and values, like {model: org/name}",
+    ],
+    "merge_method: tiesh\nmodels: [{mdoel: A}]\nslices: [{source: x}]\ndtype: half\n": [
+        "r:1: merge_method: 'tiesh' is not known; did you mean ties?",
+        "r:2: models[0].mdoel: is not known; did you mean model?",
+        "r:2: models[0]: model is missing",
+        "r:3: slices[0].source: is not known; did you mean sources?",
+        "r:3: slices[0]: sources is missing",
+        "r:4: dtype: 'half' cannot be written; choose bfloat16, float16 or float32",
+    ],
+    "base_model: A\ngate_mode: hidden\nexperts: [{source_model: A}]\n": [
+        "r:1: is a file of mergekit-moe, which builds a mixture of experts; "
+        "Blockmerge merges models into one of their own kind"
+    ],
+    "method: linear\nmodels: [{model: A, weight: 1}, B]\n": ["r:1: linear needs weight, for each model or for all"],
     TIES + "models: [{model: A}, {model: A}]\n": ["r:4: models[1]: A is given twice"],
     TIES + "models: [{model: base}]\n": ["r:4: models: ties takes 1 or more models beside the base, not 0"],
     TIES + "models: [{model: A}]\nmodules: {}\n": ["r:1: models and modules exclude each other"],
@@ -969,7 +991,8 @@ def native_recipes(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     choices = {p.name: draw(st.sampled_from(p.choices)) for p in method.parameters if p.kind == "choice"}
-    return {"method": method.name, **body, **common, **choices}
+    needed = {p.name: 1 for p in every if p.default is None}
+    return {"method": method.name, **needed, **body, **common, **choices}
 
 
 @st.composite
@@ -1138,3 +1161,37 @@ def test_schemas_see_mistakes(text: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     check = jsonschema.Draft202012Validator(SCHEMA)
     assert [error for document in yaml.safe_load_all(text) for error in check.iter_errors(document)]
+
+
+# --- the examples of mergekit's repository
+
+
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llamas")
+    mergekit_files.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", mergekit_files.EXAMPLES)
+def test_the_examples_of_mergekit_plan_and_merge(tmp_path: Path, llamas: Path, name: str) -> None:
+    documents = mergekit_files.EXAMPLES[name]
+    path = written(tmp_path, mergekit_files.written(documents, llamas))
+    plan = blockmerge.plan(path)
+    blockmerge.merge(plan, tmp_path / "out")
+    found = models.read(tmp_path / "out")
+    layers = 44 if name == "44 layers" else 40
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    ids = mergekit_files.token_ids(tmp_path / "out")
+    assert config["num_hidden_layers"] == layers
+    assert found.keys() == models.tensors(0, layers=layers).keys()
+    assert {str(dtype) for dtype, _ in found.values()} == {documents[-1].get("dtype", "float32")}
+    assert found["model.embed_tokens.weight"][1].shape[0] == config["vocab_size"] > max(ids.values())
+    assert name != "padded" or config["vocab_size"] == 32
+    inputs = [models.read(llamas / model) for model in mergekit_files.TOKENS]
+    for tensor, (dtype, value) in found.items():
+        exact = reference.decode(value, dtype)
+        assert np.isfinite(exact).all()
+        assert np.abs(exact).max() > 0, tensor
+        if name not in ("44 layers", "gradient-slerp", "ties"):  # at their ends these take models as they are
+            assert not any(tensor in one and np.array_equal(exact, one[tensor][1]) for one in inputs), tensor

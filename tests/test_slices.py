@@ -147,7 +147,7 @@ def test_ranges_that_do_not_exist_or_fit(
 
 
 def test_whole_models_of_different_depth_do_not_merge(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    with pytest.raises(MismatchError, match="as many layers"):
+    with pytest.raises(MismatchError, match="4 layers in one, 6 in two"):
         planned(tmp_path, {"method": "linear", "models": [str(path) for path in pair], "weight": 1})
 
 

@@ -29,6 +29,7 @@ EXIT_CODES = """\
 | code | meaning |
 |---|---|
 | 0 | done |
+| 1 | the system: no memory, an extra that is not installed, any other error of its own |
 | 2 | the request: arguments, gradient text, recipe |
 | 3 | a model cannot be used: missing, incomplete, broken, quantised, not permitted |
 | 4 | the models do not fit each other |

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, ModelError, OutputError, RecipeError, VerificationError, raise_all
-from blockmerge.planning import InputModel, Inspection, Plan, aligned, inspect_source, make_plan
+from blockmerge.planning import InputModel, Inspection, Plan, aligned, alike, inspect_source, make_plan
 from blockmerge.recipes import Recipe, from_dict, load_recipe
 from blockmerge.sources import ModelLocation, Source, locate, open_model, read_card
 
@@ -193,7 +193,8 @@ def diff(
 
     with ExitStack() as stack:
         _, sources = _inputs(list(dict.fromkeys((str(model1), str(model2)))), stack, quiet=quiet)
-        both = sources[0], sources[-1]
+        first, second = alike((sources[0], sources[-1]))
+        both = first, second
         found = compare(pair_up(*both), both, threads=thread_count(threads), emit=on_event or (lambda event: None))
         check_unchanged(both)
     return found
@@ -267,12 +268,14 @@ def extract_lora(
     with ExitStack() as stack:
         inputs, sources = _inputs(references, stack, quiet=quiet)
         check_output([part for found in inputs for part in found.parts], 0, target, overwrite=overwrite)
-        selection = select(*sources, rank=rank, include=include, exclude=exclude, save_embeddings=save_embeddings)
-        finetune, original = ((inputs[k], sources[k]) for k in range(2))
+        original, finetune = alike((sources[-1], sources[0]))
+        selection = select(
+            finetune, original, rank=rank, include=include, exclude=exclude, save_embeddings=save_embeddings
+        )
         return extract(
             selection,
-            finetune,
-            original,
+            (inputs[0], finetune),
+            (inputs[-1], original),
             target,
             dtype=chosen,
             overwrite=overwrite,

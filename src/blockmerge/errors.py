@@ -3,7 +3,7 @@
 A message is one line: what is wrong, where (file, tensor, argument, line), and what to do about it.
 The class decides the exit code of the command line; scripts may rely on the codes.
 
-    BlockmergeError                 1   anything below, and nothing else
+    BlockmergeError                 1   anything below, or an extra that is not installed
     ├── RecipeError                 2   the request itself: arguments, gradient text, recipe files
     ├── ModelError                  3   one input is unusable: missing, incomplete, quantised
     │   └── FormatError             3   bytes that are not what their format promises

@@ -5,7 +5,16 @@ makes it. Nothing here needs torch.
 """
 
 from blockmerge.architectures.blocks import Block, block_of, layer_of, stack_of, vocabulary_tensors, with_layer
-from blockmerge.architectures.order import Order, layers_key, missing, module_name, module_order, num_layers
+from blockmerge.architectures.order import (
+    Order,
+    layers_key,
+    missing,
+    module_name,
+    module_order,
+    num_layers,
+    prefix_of,
+    with_prefix,
+)
 from blockmerge.architectures.tables import known_architectures, table_version
 
 __all__ = [
@@ -19,8 +28,10 @@ __all__ = [
     "module_name",
     "module_order",
     "num_layers",
+    "prefix_of",
     "stack_of",
     "table_version",
     "vocabulary_tensors",
     "with_layer",
+    "with_prefix",
 ]

@@ -18,7 +18,7 @@ from blockmerge.architectures.tables import (
     number_at,
 )
 
-__all__ = ["Order", "layers_key", "missing", "module_name", "module_order", "num_layers"]
+__all__ = ["Order", "layers_key", "missing", "module_name", "module_order", "num_layers", "prefix_of", "with_prefix"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,25 @@ def module_name(config: Mapping[str, Any], name: str) -> str:
     architecture = architecture_of(config)
     place = None if architecture is None else architecture.place(name)
     return name if place is None or place.separate else place.name
+
+
+def prefix_of(config: Mapping[str, Any], *, like: Mapping[str, Any] | None = None) -> str:
+    """What the class puts before the names of its bare model, such as ``model.``; empty if it is not in the table.
+
+    Empty too for a class that is not the one of the config ``like``.
+    """
+    architecture = architecture_of(config)
+    if architecture is None or not architecture.base:
+        return ""
+    other = architecture if like is None else architecture_of(like)
+    return f"{architecture.base}." if other is not None and other.name == architecture.name else ""
+
+
+def with_prefix(config: Mapping[str, Any], name: str) -> str:
+    """``name`` with the prefix of the bare model, if that is where the class has the tensor."""
+    architecture, prefix = architecture_of(config), prefix_of(config)
+    place = None if architecture is None or name.startswith(prefix) else architecture.place(name)
+    return prefix + name if place is not None and place.name.startswith(prefix) else name
 
 
 def missing(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:

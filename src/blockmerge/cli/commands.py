@@ -52,16 +52,25 @@ showing = _options(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _InOrder(click.Group):
+    """Commands in the order in which they stand here, the ways to merge first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def main() -> None:
-    """Blend finetuned language models.
+    """Merge finetuned language models.
 
-    A gradient is a few numbers laid along the model: model 2's share from the first tensor to the last.
+    Two by a gradient, a few numbers laid along the model (model 2's share from the first tensor to the last); any
+    number by a recipe, a YAML file, mergekit's too.
     """
 
 
-@main.command()
+@main.command(short_help="Blend two models by a gradient.")
 @click.argument("model1")
 @click.argument("model2")
 @click.argument("out", required=False)
@@ -90,6 +99,14 @@ def main() -> None:
     help="Round once, or as BlockMerge_Gradient does.  [exact]",
 )
 @click.option("--on-missing", default="error", metavar="error|keep", help="Tensors that only one model has.  [error]")
+@click.option(
+    "--tokenizer",
+    metavar="SOURCE",
+    help="Align vocabularies by token: union, base (model 1's tokens) or a model.  [model 1's, row by row]",
+)
+@click.option(
+    "--chat-template", metavar="NAME", help="auto (what most models have), a known one, or a template.  [model 1's]"
+)
 @click.option("--max-shard-size", default="2GB", metavar="SIZE", help="Weight files of at most this size.  [2GB]")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop; OUT may be left out.")
 @showing
@@ -108,7 +125,7 @@ def gradient(
     """Blend MODEL1 and MODEL2 by a gradient into OUT.
 
     Models are folders or Hub ids (org/name, org/name@revision), or such a model with an adapter (base+adapter). Tensors
-    that no curve covers stay MODEL1's, as do config, tokenizer and extra vocabulary rows.
+    that no curve covers stay MODEL1's, as do config and, without --tokenizer, tokenizer and extra vocabulary rows.
     """
     from blockmerge.recipes import gradient as build
 
@@ -141,7 +158,7 @@ def _curves(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
     return curves
 
 
-@main.command()
+@main.command(short_help="Show what a recipe will do; reads no weights.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @showing
 @code
@@ -153,7 +170,7 @@ def plan(recipe: Path, as_json: bool, plot: Path | None, copy_code: bool) -> Non
     _show_plan(load_recipe(recipe), as_json=as_json, plot=plot, copy_code=copy_code)
 
 
-@main.command()
+@main.command(short_help="Carry out a recipe, a YAML file.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("out", required=False)
 @running
@@ -172,7 +189,7 @@ def merge(recipe: Path, out: str | None, **how: Any) -> None:
     merge_into(loaded, target, **how)
 
 
-@main.command()
+@main.command(short_help="Compare a merged model with its digests and inputs.")
 @click.argument("out")
 @click.option("--inputs", is_flag=True, help="Compute tensors again from the inputs, and compare byte for byte.")
 @click.option("--sample", default="100%", metavar="SHARE", help="How much of the bytes to compute again.  [100%]")
@@ -195,7 +212,7 @@ def verify(out: str, inputs: bool, sample: str, roots: tuple[str, ...], threads:
     show(f"{out}: {found.tensors} tensors are as they were written{again}")
 
 
-@main.command()
+@main.command(short_help="Discard what an interrupted merge left.")
 @click.argument("out")
 @guarded
 def clean(out: str) -> None:
@@ -205,7 +222,7 @@ def clean(out: str) -> None:
     show(f"{out}: " + ("discarded" if blockmerge.clean(out) else "nothing to discard"))
 
 
-@main.command()
+@main.command(short_help="Show what a model is made of.")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @guarded
@@ -217,7 +234,7 @@ def inspect(model: str, as_json: bool) -> None:
     show(json.dumps(seen.to_json(), indent=2) if as_json else str(seen))
 
 
-@main.command()
+@main.command(short_help="Show where two models differ.")
 @click.argument("model1")
 @click.argument("model2")
 @click.option(
@@ -291,7 +308,7 @@ def extract(model: str, base: str, out: str, quiet: bool, as_json: bool, **how: 
         show(str(result))
 
 
-@main.command()
+@main.command(short_help="List the merge methods and their parameters.")
 @guarded
 def methods() -> None:
     """List the merge methods: what each does, its equation, paper and parameters."""
@@ -300,7 +317,7 @@ def methods() -> None:
     show(methods_text())
 
 
-@main.command()
+@main.command(short_help="Print the JSON Schema of recipes, for editors.")
 @click.argument("dialect", required=False, type=click.Choice(["native", "mergekit", "blockmerge"]))
 @guarded
 def schema(dialect: str | None) -> None:
@@ -310,9 +327,9 @@ def schema(dialect: str | None) -> None:
     show(json.dumps(make(dialect), indent=2))
 
 
-@main.command()
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the merged model here.")
-@click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
+@main.command(short_help="Merge two tiny models that come with the package.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep both models and the blend there.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @guarded
 def demo(out: Path | None, overwrite: bool) -> None:
     """Merge two tiny models that come with the package, and measure what that did."""

@@ -90,13 +90,14 @@ class Display:
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
         elif event.seconds >= self._next_line + _LINE_EVERY:
-            self._next_line = event.seconds
-            say(f"{self._doing}: {_line(done, self._total, event.seconds)}")
+            first, self._next_line = self._next_line == 0, event.seconds
+            if done:
+                say(f"{self._doing}: {_line(done, self._total, event.seconds)}")
+            elif first:
+                say(f"{self._doing}: starting; kernels are compiled when they are first used")
 
 
 def _line(done: int, total: int, seconds: float) -> str:
-    if done == 0:
-        return "starting; kernels are compiled when they are first used"
     rate = done / seconds
     left = (total - done) / rate
     return f"{size_text(done)} of {size_text(total)}, {size_text(int(rate))}/s, {left:.0f} s left"

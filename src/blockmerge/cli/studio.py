@@ -12,7 +12,7 @@ from blockmerge.cli.terminal import show
 __all__ = ["studio"]
 
 
-@click.command()
+@click.command(short_help="Shape a merge by hand in the browser, and run it.")
 @click.option(
     "--root",
     "roots",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from blockmerge.architectures import Block, Order, block_of, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, listed, raise_all
 from blockmerge.planning.checks import architecture, blendable, explain_sizes, unusable
+from blockmerge.planning.spelling import told
 from blockmerge.planning.ties import Ties
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
@@ -120,6 +121,7 @@ def _notes(first: Source, second: Source, orders: list[Order], ties: list[Ties])
     one, other = architecture(first), architecture(second)
     if one != other:
         yield f"{first.label} is a {one}, {second.label} a {other}; tensors are compared by name"
+    yield from told((first, second))
     notes = [*orders[0].notes, *orders[1].notes, *ties[0].notes, *ties[1].notes]
     yield from dict.fromkeys(notes)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from blockmerge.planning.build import make_plan
 from blockmerge.planning.inspection import Inspection, inspect_source
 from blockmerge.planning.plan import InputModel, Piece, Plan, Read, Row, Shard
+from blockmerge.planning.spelling import alike
 from blockmerge.planning.vocabulary import aligned
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Row",
     "Shard",
     "aligned",
+    "alike",
     "inspect_source",
     "make_plan",
 ]

@@ -16,6 +16,7 @@ from blockmerge.planning.config import config_of, spelled
 from blockmerge.planning.layout import lay_out
 from blockmerge.planning.plan import InputModel, Plan
 from blockmerge.planning.rows import output_dtype
+from blockmerge.planning.spelling import alike, told
 from blockmerge.planning.vocabulary import aligned, vocabulary_of
 from blockmerge.recipes import Arithmetic, Recipe
 from blockmerge.sources import SmallFile, Source
@@ -38,6 +39,8 @@ def make_plan(
     Raises :class:`RecipeError`, :class:`ModelError` or :class:`MismatchError`, or several as ``Problems``.
     """
     first = sources[0]
+    sources = alike(sources)
+    spelling = told(sources)
     problems: list[BlockmergeError] = [problem for source in sources for problem in checks.unusable(source)]
     problems += [problem for other in sources[1:] for problem in checks.incompatible(first, other)]
     raise_all(problems)
@@ -71,7 +74,7 @@ def make_plan(
             *(vocabulary.warnings if vocabulary else ()),
             *dict.fromkeys(differing),
         ),
-        notes=(*worked.notes, *(vocabulary.notes if vocabulary else ()), *code_notes, *file_notes),
+        notes=(*spelling, *worked.notes, *(vocabulary.notes if vocabulary else ()), *code_notes, *file_notes),
         vocabulary=vocabulary,
     )
 

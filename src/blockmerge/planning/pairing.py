@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
-from blockmerge.architectures import Order, module_order, vocabulary_tensors
+from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed
 from blockmerge.planning.checks import blendable, explain_sizes
 from blockmerge.planning.gradients import ratios, selected
 from blockmerge.planning.ties import Ties
-from blockmerge.recipes import Arithmetic, OnMissing, Recipe
+from blockmerge.recipes import Arithmetic, Curve, OnMissing, Recipe
 from blockmerge.sources import Source
 from blockmerge.tensors import TensorSpec
 
@@ -94,6 +95,7 @@ class _Pairer:
         order = self.orders[0]
         self.found.notes += order.notes
         shares = self._shares()
+        self._check_layers()
         self._check_missing(shares)
         positions = {name: k for k, name in enumerate(order.names)}
         for name in order.names:
@@ -122,7 +124,7 @@ class _Pairer:
         for curve in self.recipe.curves:
             covered = selected(curve.selection, names if self.recipe.overlapping else free)
             if not covered:
-                self._nothing_covered(curve.origin)
+                self._nothing_covered(curve)
             shares.append(dict(zip(covered, ratios(curve.values, covered, self.recipe.by, names), strict=True)))
             taken = set(covered)
             free = [name for name in free if name not in taken]
@@ -134,8 +136,21 @@ class _Pairer:
             shares = [{name: ratio for share in shares for name, ratio in share.items()}]
         return shares
 
-    def _nothing_covered(self, origin: str) -> None:
-        message = f"{origin}: selects none of the {len(self.orders[0].names)} tensors; `blockmerge inspect` lists them"
+    def _check_layers(self) -> None:
+        """Ranges that end beyond the last layer; the original has none."""
+        depth = 1 + max((layer for name in self.orders[0].names if (layer := layer_of(name)) is not None), default=-1)
+        for start, stop in dict.fromkeys(c.selection.layers for c in self.recipe.curves if c.selection.layers):
+            if stop > depth:
+                self.found.problems.append(
+                    RecipeError(f"layers: {start}:{stop} of {self.first.label} do not exist; it has {depth}, 0:{depth}")
+                )
+
+    def _nothing_covered(self, curve: Curve) -> None:
+        names = self.orders[0].names
+        parts = dict.fromkeys(part for name in names for part in name.split("."))
+        near = [match for text in curve.selection.filters for match in get_close_matches(text, parts, 1)]
+        hint = f"did you mean {listed(near)}?" if near else "`blockmerge inspect` lists them"
+        message = f"{curve.origin}: selects none of the {len(names)} tensors; {hint}"
         if self.recipe.arithmetic is Arithmetic.EXACT:
             self.found.problems.append(RecipeError(message))
         else:  # the original goes on in silence

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from blockmerge.architectures import Order, layer_of, stack_of, with_layer
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed, raise_all
+from blockmerge.planning.checks import explain_sizes
 from blockmerge.planning.modules import assigned
 from blockmerge.recipes import Part, Reading, Recipe, Slice
 from blockmerge.sources import Source
@@ -122,11 +123,22 @@ class _ModuleStack:
                 yield RecipeError(f"slices: layers {start}:{stop} of {label} do not exist; it has {depth}, 0:{depth}")
         lengths = {stop - start for start, stop in map(self._range, operands)}
         if len(lengths) > 1:
-            told = ", ".join(
-                f"{self._sources[part.model].label} {{}}:{{}}".format(*self._range(part)) for part in operands
-            )
-            kind = RecipeError if any(part.layers for part in operands) else MismatchError
-            yield kind(f"slices: all models of a slice need as many layers: {told}")
+            if any(part.layers for part in operands):
+                told = ", ".join(
+                    f"{self._sources[part.model].label} {{}}:{{}}".format(*self._range(part)) for part in operands
+                )
+                yield RecipeError(f"slices: all models of a slice need as many layers: {told}")
+            else:
+                yield self._other_depth(operands)
+
+    def _other_depth(self, operands: Sequence[Part]) -> BlockmergeError:
+        lead = operands[0].model
+        other = next(part.model for part in operands if self._depths[part.model] != self._depths[lead])
+        first, second = self._sources[lead], self._sources[other]
+        return MismatchError(
+            f"{self._depths[lead]} layers in {first.label}, {self._depths[other]} in {second.label} "
+            f"({explain_sizes(first, second)}); whole models merge only if they have as many, slices take parts of them"
+        )
 
     def runs(self) -> Iterator[Run]:
         """One for each slice."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from blockmerge.architectures import Block, block_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, ModelError, raise_all
+from blockmerge.planning.spelling import alike
 from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Recipe
 from blockmerge.sources import Source
@@ -34,9 +35,10 @@ def vocabulary_of(recipe: Recipe, sources: Sequence[Source]) -> Vocabulary | Non
 
 
 def aligned(vocabulary: Vocabulary | None, sources: Sequence[Source]) -> list[Source]:
-    """``sources`` as models of ``vocabulary``; those that are so already, as they are."""
+    """``sources`` as models of ``vocabulary``, with the names of the first; those that are so already, as they are."""
+    sources = alike(sources)
     if vocabulary is None or vocabulary.unchanged:
-        return list(sources)
+        return sources
     ties = [Ties(source, module_order(source.config, source.specs)) for source in sources]
     digest = vocabulary.digest()
     found: list[Source] = []

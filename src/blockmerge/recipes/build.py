@@ -9,8 +9,9 @@ from blockmerge.architectures import Block
 from blockmerge.errors import RecipeError
 from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection
 from blockmerge.recipes.references import References
+from blockmerge.recipes.settings import BLOCKS
 from blockmerge.recipes.tokens import choice_of, numbers_of
-from blockmerge.recipes.values import checked_values, one_of, parse_layers, parse_size
+from blockmerge.recipes.values import checked_values, one_of, parse_layers, parse_size, unknown
 from blockmerge.vocabularies import TokenizerChoice
 
 __all__ = ["gradient"]
@@ -102,7 +103,8 @@ def _numbers(values: Values, where: str) -> tuple[float, ...]:
 def _block(name: str) -> Block | None:
     if name == "all":
         return None
-    block = one_of(Block, name, "values")
-    if block is Block.OTHER:
+    if name == Block.OTHER:
         raise RecipeError("values: 'other' cannot be chosen; tensors of no named block belong to 'all'")
-    return block
+    if name not in BLOCKS:
+        raise RecipeError(f"values: {unknown(name, BLOCKS)}")
+    return Block(name)

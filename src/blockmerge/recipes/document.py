@@ -77,6 +77,8 @@ class Document:
             with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
                 return cls.parse(file.read(MAX_BYTES + 1), str(path))
         except OSError as error:
+            if path.is_dir():
+                raise RecipeError(f"{path}: is a folder; a recipe is a YAML file") from error
             raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is not a text file in UTF-8") from error

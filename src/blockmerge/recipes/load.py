@@ -68,6 +68,11 @@ def _read(document: Document) -> Recipe:
     keys = set(document.root.keys())
     if keys & {"model_path1", "model_path2", "operations"}:
         return blockmerge.read(document)
+    if "experts" in keys:
+        raise RecipeError(
+            f"{document.root.where}: is a file of mergekit-moe, which builds a mixture of experts; "
+            "Blockmerge merges models into one of their own kind"
+        )
     if keys & {"merge_method", "base_model"}:
         return mergekit.read(document)
     method = _method(document)

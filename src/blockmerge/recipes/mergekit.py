@@ -16,7 +16,7 @@ file says ``variant: mergekit-0.1.5``; docs/recipes.md lists the differences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from blockmerge import dtypes
@@ -24,7 +24,7 @@ from blockmerge.methods import METHODS, Method
 from blockmerge.recipes import tokens
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.mergekit_methods import BASELESS, HARMLESS, METHOD_PARAMETERS, REPAIRED
-from blockmerge.recipes.methods import INPUTS, check_count, check_layers, chosen, gathered
+from blockmerge.recipes.methods import INPUTS, check_count, check_layers, check_required, chosen, gathered
 from blockmerge.recipes.recipe import Curve, Part, Reading, Recipe, Setting, Slice
 from blockmerge.recipes.references import References
 from blockmerge.recipes.settings import Settings, joined, read_setting
@@ -84,13 +84,14 @@ def read(document: Document) -> Recipe:
     method = _method(fields)
     exact = "variant" in fields and chosen(fields["variant"], VARIANTS) == Reading.MERGEKIT
     if method is None:
+        _check_keys(fields)
         document.check()
         raise AssertionError("a recipe without a method is a problem")
     references = References()
     level = _Level(method, references).within(fields)
     pieces = _pieces(root, fields, level)
     pieces = [replace(piece, settings=joined(piece.settings, _defaults(method))) for piece in pieces]
-    _check_required(root, pieces, method)
+    check_required(root, pieces, method)
     recipe = Recipe(
         models=(),
         method=method.name,
@@ -114,6 +115,15 @@ def _fields(node: Node, known: Mapping[str, bool]) -> dict[str, Node]:
             fields[key].problem("is empty")
         del fields[key]
     return fields
+
+
+def _check_keys(fields: Mapping[str, Node]) -> None:
+    """What can be said about a recipe whose method is not known."""
+    for item in fields["models"].items() if "models" in fields else ():
+        _fields(item, MODEL_KEYS)
+    for item in fields["slices"].items() if "slices" in fields else ():
+        _fields(item, SLICE_KEYS)
+    _dtype(fields)
 
 
 def _method(fields: Mapping[str, Node]) -> Method | None:
@@ -166,6 +176,10 @@ def _sources(node: Node, keys: Mapping[str, bool], method: Method) -> dict[str, 
     """The models in a list, each with its own settings and its layers."""
     found: dict[str, _Source] = {}
     for item in node.items():
+        if not item.is_mapping:
+            item.problem("needs keys and values, like {model: org/name}")
+            found[item.where] = ({}, None)  # counts as a model
+            continue
         fields = _fields(item, keys)
         reference = _reference(fields["model"]) if "model" in fields else ""
         if reference in found:
@@ -245,15 +259,6 @@ def _defaults(method: Method) -> dict[str, Setting]:
         if parameter is not None and scope.default is not None and scope.default != parameter.default:
             found[name] = (Curve((float(scope.default),), origin="mergekit's default"),)
     return found
-
-
-def _check_required(root: Node, pieces: Sequence[Slice], method: Method) -> None:
-    for parameter in [parameter for parameter in method.parameters if parameter.default is None]:
-        name = parameter.name
-        if any(
-            name not in piece.settings and not all(name in part.settings for part in piece.parts) for piece in pieces
-        ):
-            root.problem(f"{method.name} needs {name}{', for each model or for all' * parameter.per_model}")
 
 
 def _variant(method: Method, *, exact: bool) -> dict[str, str]:

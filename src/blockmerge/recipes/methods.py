@@ -75,6 +75,8 @@ def read(document: Document, method: Method) -> Recipe:
     if "base" in fields and method.base != "none" and not fields["base"].is_mapping:
         references.number(fields["base"].text())
     pieces = _pieces(document.root, fields, _Level(method, references).within(fields), layered=False)
+    if not document.problems:  # what is misspelt is not missing besides
+        check_required(document.root, pieces, method)
     recipe = Recipe(
         models=(),
         method=method.name,
@@ -178,6 +180,16 @@ def check_count(node: Node, method: Method, count: int) -> None:
         node.problem(
             f"{method.name} takes {wanted} {noun}{' beside the base' * (method.base == 'required')}, not {count}"
         )
+
+
+def check_required(root: Node, pieces: Sequence[Slice], method: Method) -> None:
+    """Note parameters without a default that some model is not given."""
+    for parameter in [parameter for parameter in method.parameters if parameter.default is None]:
+        name = parameter.name
+        if any(
+            name not in piece.settings and not all(name in part.settings for part in piece.parts) for piece in pieces
+        ):
+            root.problem(f"{method.name} needs {name}{', for each model or for all' * parameter.per_model}")
 
 
 def check_layers(node: Node, parts: Sequence[Part]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from ast import literal_eval
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import TypeVar
 
 from blockmerge.errors import RecipeError
 
-__all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_share", "parse_size", "parse_values"]
+__all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_share", "parse_size", "parse_values", "unknown"]
 
 _MAX_VALUES = 100_000
 _LARGEST = 1e9
@@ -25,8 +25,10 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def parse_values(text: str, where: str) -> tuple[float, ...]:
-    """``1.0,0.5,0.0`` as numbers. ``where`` names the argument in errors."""
-    return checked_values([_number(part, where) for part in text.strip().removesuffix(",").split(",")], where)
+    """``1.0,0.5,0.0`` as numbers, also in brackets, as recipes have it. ``where`` names the argument in errors."""
+    inner = re.fullmatch(r"\s*\[(.*)\]\s*", text)
+    bare = (inner[1] if inner else text).strip().removesuffix(",")
+    return checked_values([_number(part, where) for part in bare.split(",")], where)
 
 
 def parse_list(text: str, where: str) -> tuple[float, ...]:
@@ -91,6 +93,11 @@ def one_of(choices: type[Choice], text: str, where: str) -> Choice:
     try:
         return choices(text)
     except ValueError as error:
-        near = get_close_matches(text, [choice.value for choice in choices], 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choice.value for choice in choices)}"
-        raise RecipeError(f"{where}: {text[:40]!r} is not known; {hint}") from error
+        raise RecipeError(f"{where}: {unknown(text, [choice.value for choice in choices])}") from error
+
+
+def unknown(text: str, choices: Sequence[str]) -> str:
+    """That ``text`` is none of ``choices``, with the nearest of them or all."""
+    near = get_close_matches(text, choices, 1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}"
+    return f"{text[:40]!r} is not known; {hint}"

@@ -12,6 +12,7 @@ from blockmerge.sources.local import LocalSource
 from blockmerge.sources.locate import is_hub_id, locate, open_model, parts_of
 from blockmerge.sources.location import ModelLocation
 from blockmerge.sources.memory import MemorySource
+from blockmerge.sources.respelled import RespelledSource
 from blockmerge.sources.small import SmallFile
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LocalSource",
     "MemorySource",
     "ModelLocation",
+    "RespelledSource",
     "SmallFile",
     "Source",
     "is_hub_id",

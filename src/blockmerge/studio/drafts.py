@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockmerge.errors import BlockmergeError, Problems
-from blockmerge.recipes import Arithmetic, Curve, OnMissing, Reading, Recipe, to_dict, to_yaml
+from blockmerge.recipes import Arithmetic, Curve, OnMissing, Reading, Recipe, to_dict, to_yaml, tokens
 from blockmerge.recipes.load import parse_recipe, plain_yaml
 from blockmerge.recipes.recipe import SHARD_SIZE
 
@@ -85,7 +85,8 @@ def command_of(recipe: Recipe, out: str) -> str:
 def _options(recipe: Recipe) -> list[str] | None:
     """The options of ``blockmerge gradient``; None if it cannot say this."""
     plain = recipe.method == "gradient" and not recipe.overlapping and not recipe.stages and len(recipe.models) == 2
-    if not plain or recipe.tokenizer is not None or recipe.chat_template is not None:
+    tokenizer = None if recipe.tokenizer is None else tokens.spelled(recipe.tokenizer, recipe.models)
+    if not plain or not isinstance(tokenizer, str | None):
         return None
     selection = recipe.curves[0].selection
     words = {
@@ -95,6 +96,8 @@ def _options(recipe: Recipe) -> list[str] | None:
         "dtype": recipe.dtype,
         "arithmetic": recipe.arithmetic if recipe.arithmetic is not Arithmetic.EXACT else None,
         "on-missing": recipe.on_missing if recipe.on_missing is not OnMissing.ERROR else None,
+        "tokenizer": tokenizer,
+        "chat-template": recipe.chat_template,
         "max-shard-size": f"{recipe.max_shard_size}B" if recipe.max_shard_size != SHARD_SIZE else None,
     }
     options = [word for curve in recipe.curves for word in ("--values", _values(curve))]
