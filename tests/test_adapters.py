@@ -325,6 +325,20 @@ def test_threads_and_tiles_change_nothing(tmp_path: Path, base: Path, monkeypatc
     assert len(written) == 1
 
 
+def test_the_licences_of_base_and_adapter_both_count(tmp_path: Path, base: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", factors(Q))
+    (base / "README.md").write_text("---\nlicense: llama3\nlanguage: en\nbase_model: root\n---\n")
+    (adapter / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nlanguage: [en, de]\nbase_model: base\n---\n")
+    plan = blockmerge.plan(blockmerge.gradient(f"{base}+{adapter}", str(base), values=0.5))
+    assert plan.inputs[0].card == {
+        "license": ["llama3", "cc-by-nc-4.0"], "language": ["en", "de"], "base_model": "root",
+    }  # fmt: skip
+    blockmerge.merge(plan, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license:\n- llama3\n- cc-by-nc-4.0\n" in card
+    assert "| model 1 | base+adapter | llama3, cc-by-nc-4.0 |" in card
+
+
 def test_the_result_has_the_bases_dtype_and_names_both(tmp_path: Path, base: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", factors(Q))
     plan = blockmerge.plan(blockmerge.gradient(f"{base}+{adapter}", str(base), values=0.5))

@@ -720,7 +720,7 @@ def matrix() -> dict[str, bytes]:
     return {"config.json": CONFIG, SINGLE: struct.pack("<Q", len(header)) + header + bytes(12)}
 
 
-def test_an_adapter_comes_with_two_files_and_its_own_revision(hub: hubserver.FakeHub) -> None:
+def test_an_adapter_comes_with_its_card_and_its_own_revision(hub: hubserver.FakeHub) -> None:
     base = hub.add("org/model").commit(matrix())
     repo = hub.add("org/adapter")
     old = repo.commit(adapter())
@@ -730,6 +730,7 @@ def test_an_adapter_comes_with_two_files_and_its_own_revision(hub: hubserver.Fak
     assert place.published == f"org/model@{base}+org/adapter@{old}"
     assert place.adapter is not None
     assert sorted(path.name for path in place.adapter.folder.iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]

@@ -304,7 +304,9 @@ def _inputs(references: Sequence[str], stack: ExitStack, *, quiet: bool) -> tupl
     locations = _locate_all(references, quiet=quiet)
     opened = _open_all(list(locations.values()), stack)
     inputs = [
-        InputModel(reference, location, opened[location].fingerprint(), read_card(location.folder))
+        InputModel(
+            reference, location, opened[location].fingerprint(), read_card([part.folder for part in location.parts])
+        )
         for reference, location in locations.items()
     ]
     return inputs, [opened[location] for location in locations.values()]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from blockmerge import dtypes
-from blockmerge.errors import BlockmergeError, MismatchError, ModelError
+from blockmerge.errors import BlockmergeError, MismatchError, ModelError, listed
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.sources import SmallFile, Source
 
-__all__ = ["architecture", "differences", "explain_sizes", "incompatible", "unusable"]
+__all__ = ["architecture", "differences", "explain_sizes", "incompatible", "tell_absent", "unusable"]
 
 _QUANTISED_SUFFIXES: Final = (
     ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales",
@@ -92,6 +92,28 @@ def explain_sizes(first: Source, second: Source) -> str:
     if found:
         return f"{second.label} is another size of the family: " + ", ".join(found)
     return "the configs agree in size, so one checkpoint does not match its own config"
+
+
+def tell_absent(
+    notes: list[str],
+    problems: list[BlockmergeError],
+    names: Sequence[str],
+    between: tuple[Source, Source],
+    done: str,
+    *,
+    tolerated: bool,
+) -> None:
+    """Note, or if that is not ``tolerated`` refuse, tensors of the first of two models that the second lacks.
+
+    ``done`` is what becomes of them.
+    """
+    owner, other = between
+    counted = f"{len(names)} tensors of {owner.label} are" if len(names) != 1 else f"a tensor of {owner.label} is"
+    text = f"{counted} not in {other.label}: {listed(names)}"
+    if tolerated:
+        notes.append(f"{text}; {done}")
+    else:
+        problems.append(MismatchError(f"{text}; on_missing: keep (--on-missing keep) goes on without merging them"))
 
 
 def differences(first: Source, second: Source, *, by_token: bool = False) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed, raise_all
 from blockmerge.methods import METHODS, Call, Copy, Method
-from blockmerge.planning.checks import blendable, explain_sizes
+from blockmerge.planning.checks import blendable, explain_sizes, tell_absent
 from blockmerge.planning.plan import Piece, Read
 from blockmerge.planning.rows import Worked, make_row, pieces_of
 from blockmerge.planning.settings import Settings
@@ -216,16 +216,13 @@ class _Combiner:
         """Tensors that some model lacks: kept as the leading model has them, if the recipe says so."""
         keep = self.recipe.on_missing is OnMissing.KEEP
         for (lead, model), names in sorted(self.found.missing.items()):
-            self._tell_one(names, self.sources[lead], self.sources[model], "kept as they are", keep=keep)
+            self._tell_one(names, (lead, model), "kept as they are", keep=keep)
         for model, names in sorted(self._unused().items()):
-            self._tell_one(names, self.sources[model], self.sources[0], "left out", keep=keep)
+            self._tell_one(names, (model, 0), "left out", keep=keep)
 
-    def _tell_one(self, names: Sequence[str], owner: Source, other: Source, done: str, *, keep: bool) -> None:
-        text = f"{len(names)} tensors of {owner.label} are not in {other.label}: {listed(names)}"
-        if keep:
-            self.worked.notes.append(f"{text}; {done}")
-        else:
-            self.found.problems.append(MismatchError(f"{text}; on_missing: keep goes on without merging them"))
+    def _tell_one(self, names: Sequence[str], between: tuple[int, int], done: str, *, keep: bool) -> None:
+        owner, other = (self.sources[model] for model in between)
+        tell_absent(self.worked.notes, self.found.problems, names, (owner, other), done, tolerated=keep)
 
     def _unused(self) -> dict[int, list[str]]:
         """Tensors that a model has in the layers which a merged slice takes of it, and that go nowhere."""

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed
-from blockmerge.planning.checks import blendable, explain_sizes
+from blockmerge.planning.checks import blendable, explain_sizes, tell_absent
 from blockmerge.planning.gradients import ratios, selected
 from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Arithmetic, Curve, OnMissing, Recipe
@@ -223,19 +223,15 @@ class _Pairer:
         known = set(self.orders[0].names) | set(self.orders[0].ignored) | set(self.orders[1].ignored)
         only_second = [name for name in self.second.specs if name not in known]
         keep = self.recipe.on_missing is OnMissing.KEEP
-        for names, owner, other, what in (
-            (only_first, self.first, self.second, "kept as they are"),
-            (only_second, self.second, self.first, "left out"),
-        ):
-            if not names:
-                continue
-            text = f"{len(names)} tensors of {owner.label} are not in {other.label}: {listed(names)}"
-            tolerable = names is only_first and not needed
-            original = self.recipe.arithmetic is not Arithmetic.EXACT and names is only_second
-            if keep or tolerable or original:
-                self.found.notes.append(f"{text}; {what}")
-            else:
-                self.found.problems.append(MismatchError(f"{text}; --on-missing keep goes on without blending them"))
+        if only_first:
+            between, tolerated = (self.first, self.second), keep or not needed
+            self._tell_absent(only_first, between, "kept as they are", tolerated=tolerated)
+        if only_second:  # the original goes on in silence
+            between, tolerated = (self.second, self.first), keep or self.recipe.arithmetic is not Arithmetic.EXACT
+            self._tell_absent(only_second, between, "left out", tolerated=tolerated)
+
+    def _tell_absent(self, names: Sequence[str], between: tuple[Source, Source], done: str, *, tolerated: bool) -> None:
+        tell_absent(self.found.notes, self.found.problems, names, between, done, tolerated=tolerated)
 
 
 def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[BlockmergeError]:

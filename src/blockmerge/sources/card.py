@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +13,31 @@ from blockmerge.formats.regular import open_regular
 __all__ = ["read_card"]
 
 _CARRIED = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "base_model")
+_JOINED = ("license", "license_name", "license_link", "language")
 _MAX_BYTES = 64_000
 
 
-def read_card(folder: Path | None) -> dict[str, Any]:
+def read_card(parts: Sequence[Path | None]) -> dict[str, Any]:
+    """What the cards of a model's ``parts`` say together: the model, and its adapter, if it has one.
+
+    Of what both say and say differently, licences and languages are listed; everything else is the model's.
+    """
+    found: dict[str, Any] = {}
+    for card in map(_read, parts):
+        for key, value in card.items():
+            if key in _JOINED and found.get(key, value) != value:
+                value = list(dict.fromkeys([*_listed(found[key]), *_listed(value)]))
+                found[key] = value[0] if len(value) == 1 else value
+            else:
+                found.setdefault(key, value)
+    return found
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _read(folder: Path | None) -> dict[str, Any]:
     """The carried-over keys of the front matter of ``folder``'s README.md; empty if there is none or it is broken."""
     try:
         with open_regular((folder or Path()) / "README.md") as file:

@@ -29,7 +29,8 @@ __all__ = ["download", "needed_files"]
 
 _CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-"""All that is read of an adapter: its config and the first of these."""
+"""All that is read of an adapter: its config and the first of these, and its card."""
+_CARD = "README.md"
 _BESIDES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
 """Configuration, tokenizers, chat templates and the card."""
 _NOT_BESIDES = ("*.index.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf")
@@ -104,7 +105,7 @@ def download(
     says so, because that copy may be out of date. A Hub that answers "no" (gated, private, gone, no such revision) is
     believed, whatever the cache holds.
 
-    :param adapter: it is an adapter; fetch its options and its weights.
+    :param adapter: it is an adapter; fetch its options, its weights and its card.
     :param quiet: show no progress bars. (HF_HUB_DISABLE_PROGRESS_BARS works, too.)
     :param on_bytes: called instead, from any thread, with the bytes that are here and those that are known of.
 
@@ -182,7 +183,7 @@ def _adapter_files(repo: _Repo, files: set[str]) -> list[str]:
     weights = next((name for name in _ADAPTER_WEIGHTS if name in files), _ADAPTER_WEIGHTS[0])
     if absent := [name for name in (_ADAPTER_CONFIG, weights) if name not in files]:
         raise ModelError(f"{repo}: has no {absent[0]}; after the + stands an adapter, as peft saves it")
-    return [_ADAPTER_CONFIG, weights]
+    return [_ADAPTER_CONFIG, weights, *sorted(files & {_CARD})]
 
 
 def _check_usable(repo: _Repo, files: set[str]) -> str:
