@@ -1,7 +1,7 @@
 """Choosing elements of a task vector by magnitude or by chance, without sorting it.
 
 Magnitudes are ordered by the bits of their float32: as integers, those of non-negative floats ascend. Histograms find
-the k-th largest exactly: of the upper 16 bits, then of a window of them, then of a few neighbouring floats.
+the k-th largest exactly: of the upper bits, then of a window of them, then of a few neighbouring floats.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = [
     "magnitudes_with_places",
 ]
 
-LOW_BITS = 15
-COARSE, FINE = 1 << 16, 1 << LOW_BITS
+LOW_BITS = 17
+COARSE, FINE = 1 << (31 - LOW_BITS), 1 << LOW_BITS
 _VALUE_BITS = 6
 WINDOW, VALUES = 1 << 20, 1 << _VALUE_BITS
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
