@@ -180,8 +180,10 @@ def llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(TOOL is None, reason="needs mergekit 0.1.5: set MERGEKIT to its mergekit-yaml")
 @pytest.mark.parametrize("name", [name for name in mergekit_files.EXAMPLES if name not in APART])
 def test_the_examples_of_mergekit_and_their_vocabularies_agree(tmp_path: Path, llamas: Path, name: str) -> None:
-    """Two things are wrong there: rows that stand for no token are cut (rows of padding are means of the rest), and
-    with ``variant: mergekit-0.1.5`` the first value of a list for final norm and head is asked for here.
+    """Three things are wrong there. Without a base_model the tokenizer is that of any model, by chance. Rows that stand
+    for no token are cut (rows of padding are means of the rest). Final norm and head get the first value of a list,
+    which ``variant: mergekit-0.1.5`` asks for here.
+
     Tokens that a union adds may have other ids, so rows go together by token.
     """
     documents = mergekit_files.EXAMPLES[name]
@@ -189,7 +191,7 @@ def test_the_examples_of_mergekit_and_their_vocabularies_agree(tmp_path: Path, l
     ours, theirs = (mergekit_files.token_ids(tmp_path / side) for side in ("ours", "theirs"))
     by_token = "token" in str(documents)
     assert found.keys() == expected.keys()
-    assert ours.keys() == theirs.keys()
+    assert not by_token or ours.keys() == theirs.keys()
     for tensor in expected:
         one, other = found[tensor][1], expected[tensor][1]
         if tensor in EMBEDDINGS and by_token:

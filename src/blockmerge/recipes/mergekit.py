@@ -120,7 +120,7 @@ def _fields(node: Node, known: Mapping[str, bool]) -> dict[str, Node]:
 def _check_keys(fields: Mapping[str, Node]) -> None:
     """What can be said about a recipe whose method is not known."""
     for item in fields["models"].items() if "models" in fields else ():
-        _fields(item, MODEL_KEYS)
+        _model(item, MODEL_KEYS)
     for item in fields["slices"].items() if "slices" in fields else ():
         _fields(item, SLICE_KEYS)
     _dtype(fields)
@@ -162,6 +162,13 @@ def _pieces(node: Node, fields: Mapping[str, Node], level: _Level) -> list[Slice
     )
 
 
+def _model(node: Node, keys: Mapping[str, bool]) -> dict[str, Node]:
+    if node.is_mapping:
+        return _fields(node, keys)
+    node.problem("needs keys and values, like {model: org/name}")
+    return {}
+
+
 def _sliced(node: Node, level: _Level) -> list[Slice]:
     fields = _fields(node, SLICE_KEYS)
     return [_slice(fields["sources"], SOURCE_KEYS, level.within(fields))] if "sources" in fields else []
@@ -176,11 +183,10 @@ def _sources(node: Node, keys: Mapping[str, bool], method: Method) -> dict[str, 
     """The models in a list, each with its own settings and its layers."""
     found: dict[str, _Source] = {}
     for item in node.items():
+        fields = _model(item, keys)
         if not item.is_mapping:
-            item.problem("needs keys and values, like {model: org/name}")
             found[item.where] = ({}, None)  # counts as a model
             continue
-        fields = _fields(item, keys)
         reference = _reference(fields["model"]) if "model" in fields else ""
         if reference in found:
             item.problem(f"{reference} is given twice")
