@@ -67,7 +67,7 @@ TARGETS: dict[str, Callable[[bytes], object]] = {
     "pieces": lambda data: read_pieces(data, "x", 1000),
     "tokenizer": lambda data: read_tokens({"tokenizer.json": SmallFile.of(data)}, "x"),
     "adapter": in_file("adapter_config.json", lambda path: read_adapter_config(path.parent)),
-    "card": in_file("README.md", lambda path: read_card(path.parent)),
+    "card": in_file("README.md", lambda path: read_card([path.parent])),
 }
 
 

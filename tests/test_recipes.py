@@ -1128,7 +1128,7 @@ def _references(part: Any) -> set[str]:
 @settings(deadline=None)
 @given(native_recipes() | mergekit_recipes())
 def test_schemas_take_what_is_read(entries: dict[str, Any]) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
     jsonschema.Draft202012Validator(SCHEMA).validate(entries)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(SCHEMA).validate({**entries, "wieght": 1})
@@ -1138,7 +1138,7 @@ SCHEMA = schema()
 
 
 def test_schemas_take_the_examples_and_refuse_the_mistakes() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     check = jsonschema.Draft202012Validator(SCHEMA)
     for text in (MYTHALION, STAGES, KARCHER + TOKENS):
@@ -1158,7 +1158,7 @@ BLIND = (
 
 @pytest.mark.parametrize("text", [text for text, lines in MISTAKES.items() if not any(w in lines[0] for w in BLIND)])
 def test_schemas_see_mistakes(text: str) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
     check = jsonschema.Draft202012Validator(SCHEMA)
     assert [error for document in yaml.safe_load_all(text) for error in check.iter_errors(document)]
 
