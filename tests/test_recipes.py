@@ -1129,6 +1129,7 @@ def _references(part: Any) -> set[str]:
 @given(native_recipes() | mergekit_recipes())
 def test_schemas_take_what_is_read(entries: dict[str, Any]) -> None:
     import jsonschema
+
     jsonschema.Draft202012Validator(SCHEMA).validate(entries)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(SCHEMA).validate({**entries, "wieght": 1})
@@ -1139,6 +1140,7 @@ SCHEMA = schema()
 
 def test_schemas_take_the_examples_and_refuse_the_mistakes() -> None:
     import jsonschema
+
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     check = jsonschema.Draft202012Validator(SCHEMA)
     for text in (MYTHALION, STAGES, KARCHER + TOKENS):
@@ -1159,6 +1161,7 @@ BLIND = (
 @pytest.mark.parametrize("text", [text for text, lines in MISTAKES.items() if not any(w in lines[0] for w in BLIND)])
 def test_schemas_see_mistakes(text: str) -> None:
     import jsonschema
+
     check = jsonschema.Draft202012Validator(SCHEMA)
     assert [error for document in yaml.safe_load_all(text) for error in check.iter_errors(document)]
 

@@ -49,8 +49,9 @@ def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
     """
     for number, piece, low, high in _cut(row, block):
         operation = piece.operation
-        unit = GRANULE if operation.measures and operation.row == 1 else operation.row
-        step = _whole(GRANULE if operation.measures else tile // row.dtype.itemsize, unit)
+        measured = bool(operation.measures)
+        unit = GRANULE if measured and operation.row == 1 else operation.row
+        step = _whole(GRANULE if measured else tile // row.dtype.itemsize, unit)
         start = low - (low - piece.first) % unit
         end = min(high + (piece.first - high) % unit, piece.first + piece.count)
         for first in range(start, end, step):

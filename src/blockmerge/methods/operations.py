@@ -75,18 +75,14 @@ class Tally:
     def __call__(self, operands: Sequence[Array], first: int) -> None:
         """Count one granule."""
         me = threading.get_ident()
-        with self._guard:
-            counts = self._counts.setdefault(me, _NONE)
-        if counts is _NONE:
-            counts = self._counts[me] = np.zeros(self._shape, np.int64)
-        self._count(operands, first, counts)
+        if me not in self._counts:
+            with self._guard:
+                self._counts[me] = np.zeros(self._shape, np.int64)
+        self._count(operands, first, self._counts[me])
 
     def total(self) -> Array:
         """The statistic: the counts of all threads, with a first dimension of one."""
         return sum(self._counts.values(), np.zeros(self._shape, np.int64))[None]
-
-
-_NONE: Array = np.empty(0, np.int64)
 
 
 class Operation(ABC):

@@ -77,7 +77,7 @@ class _Bounds(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Keeps ``shares`` of ``scores``, one share each, after ``before`` other passes of the operation.
+    """Keeps ``shares`` of ``scores``, one share each.
 
     Of equal ones as many as needed are kept, spread over the tensor in proportion and chosen by chance, which ``key``
     seeds. In tensors that are measured as one, ``joined``, all that equal a bound are kept.
@@ -86,7 +86,6 @@ class Selection:
     scores: Scores
     shares: tuple[Share, ...]
     key: int = 0
-    before: int = 0
     joined: bool = False
 
     @property
@@ -102,7 +101,7 @@ class Selection:
     @property
     def _search(self) -> Search:
         targets = tuple(Target(k, rank) for k, share in enumerate(self.shares) for rank in share.targets)
-        return Search(self.scores, targets, self.before, spread=not self.joined)
+        return Search(self.scores, targets, spread=not self.joined)
 
     def bind(self, statistics: Sequence[Array]) -> Keep:
         """The function that keeps in a chunk of :data:`~blockmerge.methods.ranking.STEP` elements."""

@@ -29,7 +29,10 @@ def vectors(operands: Sequence[Array], part: slice, narrow: NDArray[np.float32],
 def _differences(operands: Sequence[Array], part: slice, out: NDArray[Any]) -> NDArray[Any]:
     from blockmerge.kernels import sums
 
-    sums.differences(stacked(operands), part.start, out)
+    if isinstance(operands, np.ndarray):
+        sums.differences(operands, part.start, out)
+    else:  # decode no more than the part
+        sums.differences(stacked([operand[part] for operand in operands]), 0, out)
     return out
 
 
