@@ -11,7 +11,7 @@ import numpy as np
 from blockmerge.kernels.cache import kernel
 from blockmerge.kernels.sums import difference, numbers
 
-__all__ = ["add_products", "gram", "grams", "joined", "l1", "squares"]
+__all__ = ["add_products", "gram", "grams", "l1", "squares"]
 
 _LANES, _SUMMED = 128, 1 << 12
 
@@ -66,8 +66,8 @@ def _product(x, y):
     for start in range(0, x.size, _LANES):
         one, other = x[start : start + _LANES], y[start : start + _LANES]
         for lane in range(one.size):
-            sums[lane] += one[lane] * other[lane]
-    return joined(sums)
+            sums[lane] += np.float64(one[lane]) * np.float64(other[lane])
+    return _joined(sums)
 
 
 @kernel
@@ -78,22 +78,17 @@ def l1(values):
         some = values[start : start + _LANES]
         for lane in range(some.size):
             sums[lane] += abs(np.float64(some[lane]))
-    return joined(sums)
+    return _joined(sums)
 
 
 @kernel
 def squares(values):
     """The sum of the squares of ``values``."""
-    sums = np.zeros(_LANES)
-    for start in range(0, values.size, _LANES):
-        some = values[start : start + _LANES]
-        for lane in range(some.size):
-            sums[lane] += np.float64(some[lane]) * np.float64(some[lane])
-    return joined(sums)
+    return _product(values, values)
 
 
 @numba.njit
-def joined(sums):
+def _joined(sums):
     """The sum of running sums, pairwise."""
     count = sums.size
     while count > 1:
