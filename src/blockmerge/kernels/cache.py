@@ -18,6 +18,7 @@ from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 
 __all__ = ["kernel"]
 
@@ -73,8 +74,10 @@ class _Cache(FunctionCache):
         self._cache_file = _SealedFile(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load machine code without what only compiling needs: numba loads that in 0.1 s, and again if it compiles."""
         try:
-            return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)  # the memory that machine code asks for
+            return self._load_overload(sig, target_context)
         except Exception:  # a damaged pickle raises anything
             with suppress(OSError):
                 self.flush()

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 from blockmerge.errors import MismatchError, ModelError
-from blockmerge.kernels import convert
-from blockmerge.kernels.rows import add_rows
 from blockmerge.sources.base import Fingerprint, Source
 from blockmerge.sources.small import SmallFile
 from blockmerge.tensors import TensorSpec
@@ -151,6 +149,8 @@ class AlignedSource:
 
     def _average(self, aligned: _Aligned, number: int, start: int, length: int) -> NDArray[np.float64]:
         """``length`` elements of average ``number``, all in its one row, from element ``start`` on."""
+        from blockmerge.kernels.rows import add_rows
+
         members = range(int(self._map.start[number]), int(self._map.start[number + 1]))
         total = np.zeros(length)
         for member in members:
@@ -161,6 +161,8 @@ class AlignedSource:
 
     def _mean(self, aligned: _Aligned) -> NDArray[np.float64]:
         """The mean of the rows of all tokens, [width]; taken once, row after row."""
+        from blockmerge.kernels.rows import add_rows
+
         name, width, tokens = aligned.spec.name, aligned.width, self._map.tokens
         step = max(1, _BLOCK // width)
         with self._guard:
@@ -209,4 +211,6 @@ def _read(source: Source, spec: TensorSpec, first: int, count: int) -> NDArray[A
 
 def _put(numbers: NDArray[Any], dtype: DType, buffer: memoryview) -> None:
     """Write ``numbers`` into ``buffer`` as ``dtype``, rounded once."""
+    from blockmerge.kernels import convert
+
     convert(numbers, np.frombuffer(buffer, dtype.storage))
