@@ -11,12 +11,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 from blockmerge import kernels
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
-from blockmerge.kernels import cache, dots, reference, select, softmax, sums
+from blockmerge.kernels import cache, dots, erase, ranks, reference, scores, select, softmax, sums, thin, variance
+from blockmerge.kernels import chance as chances
 from blockmerge.kernels.approach import approach
 
 RATIOS = (0.3, 0.5, 0.7, 1e-5, 1 - 1e-5, 1.3, -0.2)
@@ -226,22 +228,49 @@ def chance(first: int, count: int, key: int) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
 
-@pytest.mark.parametrize("row", [1, 2, 37, 64])
+def hashes(first: int, count: int, key: int) -> np.ndarray:
+    """The 31 bits of each element, in numpy: two elements share a number of the stream."""
+    pairs = np.repeat(chance(first // 2, count // 2 + 1, key), 2)[first % 2 :][:count]
+    upper = (first + np.arange(count)) % 2 == 1
+    return np.where(upper, pairs >> np.uint64(33), (pairs & np.uint64(0xFFFFFFFF)) >> np.uint64(1)).astype(np.int64)
+
+
+@pytest.mark.parametrize("first", [0, 1, 30, 77])
+@pytest.mark.parametrize("count", [1, 2, 2047, 2048])
+def test_hashes_are_halves_of_the_stream_wherever_they_start(first: int, count: int) -> None:
+    assert (chances.hashes(first, count, np.uint64(5)) == hashes(first, count, 5)).all()
+
+
+def by_rank(values: np.ndarray, row: int, ends: tuple[float, float], first: int, factors: np.ndarray | None) -> None:
+    """Thin ``values`` in place by rank, row by row, with key 5; fill ``factors`` if there are some."""
+    way = thin.ByRank(np.array([ends]), np.array([5], np.uint64), factors is not None, ranks.ranking(row), row)
+    if factors is None:
+        thin.thin_all(values.reshape(1, -1), way, first)
+        return
+    for start in range(0, values.size, row):
+        factors[start : start + row] = 1
+        thin_some(way, values[start : start + row], start, first + start, factors[start : start + row])
+
+
+@numba.njit
+def thin_some(way, values, start, first, factors):  # type: ignore[no-untyped-def]
+    thin.thin(way, 0, values, start, first, factors)
+
+
+@pytest.mark.parametrize("row", [1, 2, 37, 64, 148])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_keeping_by_rank_is_what_it_says(row: int, precision: type) -> None:
     random = np.random.default_rng(row)
     values = random.integers(-9, 9, 37 * 64).astype(np.float32)  # many equal magnitudes
-    ranked, kept, factors = np.empty(values.size, np.uint64), values.copy(), np.empty(values.size, precision)
-    select.magnitudes_with_places(values, row, ranked)
-    ranked.reshape(-1, row).sort(axis=1)
-    select.keep_by_rank(kept, ranked, row, 0.2, 0.7, 1000, np.uint64(5), factors)
+    kept, factors = values.copy(), np.empty(values.size, precision)
+    by_rank(kept, row, (0.2, 0.7), 1000, factors)
     rows = np.abs(values).reshape(-1, row)
     smaller = (rows[:, None, :] < rows[:, :, None]).sum(2)
     equal = (rows[:, None, :] == rows[:, :, None]).sum(2)
-    chances = 0.2 + 0.5 * (smaller + (equal - 1) / 2) / (row - 1) if row > 1 else np.full(rows.shape, 0.45)
-    assert np.allclose(factors, 1 / chances.reshape(-1), rtol=1e-6)
-    hashes = (chance(1000, values.size, 5) >> np.uint64(32)).astype(np.float64) / 2**32
-    assert (kept == np.where(hashes < chances.reshape(-1), values, 0)).all()
+    chance_ = 0.2 + 0.5 * (smaller + (equal - 1) / 2) / (row - 1) if row > 1 else np.full(rows.shape, 0.45)
+    assert np.allclose(factors, 1 / chance_.reshape(-1), rtol=1e-6)
+    drawn = hashes(1000, values.size, 5) / 2**31
+    assert (kept == np.where(drawn < chance_.reshape(-1), values, 0)).all()
 
 
 @pytest.mark.parametrize("kind", ["normal", "few", "constant", "wide", "zeros", "one octave", "a zero row"])
@@ -258,11 +287,9 @@ def test_ranks_from_buckets_are_those_from_sorting(row: int, kind: str) -> None:
         "one octave": 1 + np.abs(values) / 100,
         "a zero row": np.where(np.arange(values.size) < row, 0, values),
     }[kind].astype(np.float32)
-    ranked, sorted_, factors = np.empty(values.size, np.uint64), values.copy(), np.empty(values.size)
-    select.magnitudes_with_places(values, row, ranked)
-    ranked.reshape(-1, row).sort(axis=1)
-    select.keep_by_rank(sorted_, ranked, row, 0.35, 0.65, 77, np.uint64(9), factors)
-    select.keep_by_bucket(values, row, 0.35, 0.65, 77, np.uint64(9))
+    sorted_ = values.copy()
+    by_rank(sorted_, row, (0.35, 0.65), 77, np.empty(values.size))
+    by_rank(values, row, (0.35, 0.65), 77, None)
     assert (values.view(np.uint32) == sorted_.view(np.uint32)).all()
 
 
@@ -270,15 +297,16 @@ def test_ranks_from_buckets_are_those_from_sorting(row: int, kind: str) -> None:
 @pytest.mark.parametrize(("low_kept", "high_kept"), [(0, 0), (7, 1), (1, 400), (400, 9)])
 def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_kept: int, high_kept: int) -> None:
     values = np.random.default_rng(low).integers(-9, 9, 5001).astype(np.float32)
-    bits = [np.float32(bound).view(np.uint32) for bound in (low, high)]
-    hashes, sizes, kept = chance(30, values.size, 6) >> np.uint64(33), np.abs(values), values.copy()
+    drawn, sizes, kept = chance(30, values.size, 6) >> np.uint64(33), np.abs(values), values.copy()
     ties = [int((sizes == bound).sum()) for bound in (low, high)]
     pairs = [(count, min(wanted, count)) for count, wanted in zip(ties, (low_kept, high_kept), strict=True)]
-    select.keep_between(kept, bits[0], pairs[0], bits[1], pairs[1], 30, np.uint64(6))
+    bounds = [np.array([bound], np.float32).view(np.uint32) for bound in (low, high)]
+    way = thin.Between(*bounds, np.array([[pairs]]), 1 << 16, np.array([6], np.uint64))
+    thin.thin_all(kept.reshape(1, -1), way, 30)
     stays = (sizes > low) & (sizes < high)
     for bound, (left, wanted) in {high: pairs[1], low: pairs[0]}.items():
         for at in np.flatnonzero(sizes == bound):  # Knuth's algorithm S
-            stays[at] = int(hashes[at]) * left < wanted << 31
+            stays[at] = int(drawn[at]) * left < wanted << 31
             left, wanted = left - 1, wanted - bool(stays[at])
         assert wanted == 0
     assert (kept == np.where(stays, values, 0)).all()
@@ -291,14 +319,49 @@ def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
     low = np.float32(first).view(np.uint32)
     values[300:900] = (low + np.arange(600, dtype=np.uint32) // 5).view(np.float32)
     bits = (values.view(np.uint32) & 0x7FFFFFFF).astype(np.int64)
-    window, few = np.zeros(3 + select.WINDOW // select.VALUES, np.int64), np.zeros((3, select.VALUES), np.uint32)
-    select.count_window(values, low, window)
-    select.count_values(values, low, 2048, few)
-    inside = bits[(bits >= low) & (bits < low + select.WINDOW)] - low
-    assert window[:3].tolist() == [(bits < low).sum(), 300, values.size]
-    assert (window[3:] == np.bincount(inside // select.VALUES, minlength=window.size - 3)).all()
-    assert (few.sum(0) == np.bincount(inside[inside < select.VALUES], minlength=select.VALUES)).all()
-    assert few[0].sum() == ((bits[:2048] >= low) & (bits[:2048] < low + select.VALUES)).sum()
+    window, few = (
+        np.zeros((2, 3 + select.WINDOW // select.VALUES), np.int64),
+        np.zeros((1, 3, select.VALUES), np.uint32),
+    )
+    operands, scoring = np.stack([np.zeros_like(values), values]), scores.Scoring(scores.DIFFERENCE)
+    lows, sizes = np.full(2, low), np.array([select.WINDOW, select.FINE], np.uint32)
+    select.count_window(scoring, operands, 0, np.array([0, 0]), lows, sizes, window)
+    select.count_values(scoring, operands, 0, np.array([0]), lows, 2048, few)
+    for found, size in zip(window, sizes.tolist(), strict=True):
+        inside = bits[(bits >= low) & (bits < low + size)] - low
+        assert found[:3].tolist() == [(bits < low).sum(), 300, values.size]
+        assert (found[3:] == np.bincount(inside // select.VALUES, minlength=found.size - 3)).all()
+    assert (few[0].sum(0) == np.bincount(inside[inside < select.VALUES], minlength=select.VALUES)).all()
+    assert few[0, 0].sum() == ((bits[:2048] >= low) & (bits[:2048] < low + select.VALUES)).sum()
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.3, 1.0])
+@pytest.mark.parametrize("size", [1, 7, 8, 2041, 2048])
+def test_marks_are_found_where_they_are(size: int, density: float) -> None:
+    marks = (np.random.default_rng(size).random(size + 8) < density).astype(np.uint8)
+    places = np.empty((2, size + 8), np.uint64)
+    found = places[0, : int(select.marked(marks, size, places))]
+    assert (found == np.flatnonzero(marks[:size])).all()
+
+
+def test_squares_beside_counts_are_what_they_say() -> None:
+    random = np.random.default_rng(4)
+    operands = np.concatenate([np.zeros((1, 5000)), np.round(random.normal(0, 1, (3, 5000)), 1)]).astype(np.float32)
+    scored = np.empty(5000, np.float32)
+    variance.variances(operands, 0, scored)
+    low = np.sort(scored)[2500].view(np.uint32) - np.uint32(7)
+    counts, squares = np.zeros((2, select.VALUES), np.uint32), np.zeros((select.VALUES + 1, 3))
+    erase.count_values_and_squares(operands, low, 4096, counts, squares)
+    offsets = scored.view(np.uint32).astype(np.int64) - int(low)
+    inside = (offsets >= 0) & (offsets < select.VALUES)
+    assert (counts.sum(0) == np.bincount(offsets[inside], minlength=select.VALUES)).all()
+    assert counts.sum() > 0
+    assert counts[0].sum() == inside[:4096].sum()
+    expected = np.zeros_like(squares)
+    np.add.at(
+        expected, np.minimum(offsets, select.VALUES)[offsets >= 0], operands[1:, offsets >= 0].T.astype(float) ** 2
+    )
+    assert np.allclose(squares, expected, rtol=1e-12)
 
 
 def test_sums_by_rows_and_columns_are_what_they_say() -> None:
@@ -312,7 +375,9 @@ def test_sums_by_rows_and_columns_are_what_they_say() -> None:
     dots.add_products(x, 21, products)
     upper = np.triu_indices(3)
     assert np.allclose(products[upper], np.einsum("irc,jrc->ijc", rows, rows)[upper], rtol=1e-13)
-    assert np.isclose(dots.l1(x[0]), np.abs(x[0]).sum(), rtol=1e-14)
+    running = dots.lanes(1)
+    dots.add_sizes(x[0], running[0])
+    assert np.isclose(dots.joined(running[0]), np.abs(x[0]).sum(), rtol=1e-14)
     shares, total = random.normal(0, 1, 21), np.zeros(70)
     sums.add_columns(total, x[1][30:100], shares, 30 % 21)
     assert (total == shares[np.arange(30, 100) % 21] * x[1][30:100]).all()
@@ -334,21 +399,21 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, kind: str) -> None:
     monkeypatch.setattr(cache, "_FOLDER", tmp_path)
-    values = np.arange(5, dtype=np.float32)
-    assert cache.kernel(dots.l1.py_func)(values) == 10
+    values = np.array([0, 1, 2, np.inf, 4], np.float32)
+    assert cache.kernel(kernels.first_nonfinite.py_func)(values) == 3
     [path] = tmp_path.rglob(kind)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    again = cache.kernel(dots.l1.py_func)
-    assert again(values) == 10
+    again = cache.kernel(kernels.first_nonfinite.py_func)
+    assert again(values) == 3
     assert sum(again.stats.cache_misses.values()) == 1
-    healed = cache.kernel(dots.l1.py_func)
-    assert healed(values) == 10
+    healed = cache.kernel(kernels.first_nonfinite.py_func)
+    assert healed(values) == 3
     assert sum(healed.stats.cache_hits.values()) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_FOLDER", tmp_path)
-    compiled = cache.kernel(dots.l1.py_func)
+    compiled = cache.kernel(kernels.first_nonfinite.py_func)
     shutil.rmtree(tmp_path)
     tmp_path.touch()
-    assert compiled(np.arange(5, dtype=np.float32)) == 10
+    assert compiled(np.array([0, 1, 2, np.inf, 4], np.float32)) == 3

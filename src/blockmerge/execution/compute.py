@@ -18,7 +18,7 @@ from blockmerge.sources import Source
 
 __all__ = ["TILE", "Buffers", "Computed", "Computer", "place_of"]
 
-TILE = 1 << 19
+TILE = 1 << 20
 """Bytes of output computed at once: with its operands, what an L2 cache holds."""
 
 

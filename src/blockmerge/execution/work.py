@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, Measure, Observe, Run, Tally
+from blockmerge.methods.operations import GRANULE, STEP, Measure, Observe, Run, Tally
 from blockmerge.planning import Piece, Row
 
 __all__ = ["BLOCK", "Group", "RowWork", "Tile", "granules", "tiles"]
@@ -45,13 +45,12 @@ def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
     """The tiles of one block of ``row``, none across pieces: at most ``tile`` bytes of output each, or one row.
 
     A row of an operation that lies across the edge of blocks is computed in each of them. Where an operation measures
-    first and has no rows, tiles are the granules that it met then.
+    first and has no rows, tiles are whole chunks.
     """
     for number, piece, low, high in _cut(row, block):
         operation = piece.operation
-        measured = bool(operation.measures)
-        unit = GRANULE if measured and operation.row == 1 else operation.row
-        step = _whole(GRANULE if measured else tile // row.dtype.itemsize, unit)
+        unit = STEP if operation.measures and operation.row == 1 else operation.row
+        step = _whole(tile // row.dtype.itemsize, unit)
         start = low - (low - piece.first) % unit
         end = min(high + (piece.first - high) % unit, piece.first + piece.count)
         for first in range(start, end, step):

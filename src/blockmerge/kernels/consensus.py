@@ -6,7 +6,9 @@ import numba
 import numpy as np
 
 from blockmerge.kernels.cache import kernel
-from blockmerge.kernels.sums import add_numbers, numbers, store
+from blockmerge.kernels.scan import nonfinite
+from blockmerge.kernels.sums import add_numbers, difference, numbers, store
+from blockmerge.kernels.thin import left, span, thin
 
 __all__ = ["agreeing_sum", "join", "mask_by", "plain_sum"]
 
@@ -30,19 +32,50 @@ def plain_sum(deltas, weights, out):
 
 
 @kernel
-def join(deltas, weights, by_sign, normalize, scale, base, out):
-    """``out`` = ``base + scale`` times :func:`agreeing_sum` or :func:`plain_sum`, rounded once.
+def join(operands, way, first, scales, weights, by_sign, normalize, scale, out):
+    """``out`` = base + ``scale`` times :func:`agreeing_sum` or :func:`plain_sum` of task vectors, rounded once.
 
-    ``base`` and ``out`` hold encoded elements. Says whether a value is not finite.
+    Operand 0 is the base. Task vectors, float32, are thinned in ``way``, which may know that they start at element
+    ``first`` of the tensor; what is left is multiplied by ``scales`` (models,). It is summed in the type of
+    ``weights``: for float64 differences are taken anew. ``out`` holds encoded elements. Says whether a value of it, or
+    of an operand, is not finite.
     """
+    bad, step, models = False, span(way), weights.size
+    narrow, factors = np.empty(step, np.float32), np.empty(step, weights.dtype)
+    vectors = np.empty((models, step), weights.dtype)
+    for start in range(0, out.size, step):
+        stop = min(start + step, out.size)
+        base, some, own = operands[0, start:stop], narrow[: stop - start], factors[: stop - start]
+        bad |= nonfinite(base)
+        for k in range(models):
+            x = operands[k + 1, start:stop]
+            bad |= nonfinite(x)
+            difference(x, base, some)
+            own[:] = scales[k]
+            thin(way, k, some, start, first + start, own)
+            _change(way, x, base, some, own, vectors[k])
+        bad |= _add(vectors, weights, by_sign, normalize, scale, base, out[start:stop])
+    return bad
+
+
+@numba.njit
+def _change(way, x, base, narrow, factors, out):
+    """``out`` = difference of what is left in ``narrow``, times ``factors``."""
+    for i in range(narrow.size):
+        out[i] = left(way, narrow[i], x[i], base[i], out[i]) * factors[i]
+
+
+@numba.njit
+def _add(vectors, weights, by_sign, normalize, scale, base, out):
+    """``out`` = base + ``scale`` times the sum of ``vectors``."""
     bad, room, sums = False, np.empty((2, _STEP), weights.dtype), np.empty((2, _STEP), weights.dtype)
     for start in range(0, out.size, _STEP):
         some = out[start : start + _STEP]
         found, total = sums[0, : some.size], sums[1, : some.size]
         if by_sign:
-            _agreeing(deltas, start, weights, normalize, room, found)
+            _agreeing(vectors, start, weights, normalize, room, found)
         else:
-            _sum(deltas, start, weights, found)
+            _sum(vectors, start, weights, found)
         numbers(base[start : start + _STEP], total)
         add_numbers(total, found, scale)
         bad |= store(total, some)

@@ -11,7 +11,7 @@ import numpy as np
 from blockmerge.kernels.cache import kernel
 from blockmerge.kernels.sums import difference, numbers
 
-__all__ = ["add_products", "gram", "grams", "l1", "squares"]
+__all__ = ["add_products", "add_sizes", "add_squares", "gram", "grams", "joined", "lanes"]
 
 _LANES, _SUMMED = 128, 1 << 12
 
@@ -67,28 +67,36 @@ def _product(x, y):
         one, other = x[start : start + _LANES], y[start : start + _LANES]
         for lane in range(one.size):
             sums[lane] += np.float64(one[lane]) * np.float64(other[lane])
-    return _joined(sums)
+    return joined(sums)
 
 
-@kernel
-def l1(values):
-    """The sum of the magnitudes of ``values``."""
-    sums = np.zeros(_LANES)
+@numba.njit
+def lanes(count):
+    """Running sums for ``count`` sums, (count, lanes), all zero."""
+    return np.zeros((count, _LANES))
+
+
+@numba.njit
+def add_sizes(values, sums):
+    """Add the magnitudes of ``values`` to the running ``sums``."""
     for start in range(0, values.size, _LANES):
         some = values[start : start + _LANES]
         for lane in range(some.size):
             sums[lane] += abs(np.float64(some[lane]))
-    return _joined(sums)
-
-
-@kernel
-def squares(values):
-    """The sum of the squares of ``values``."""
-    return _product(values, values)
 
 
 @numba.njit
-def _joined(sums):
+def add_squares(values, sums):
+    """Add the squares of ``values`` to the running ``sums``."""
+    for start in range(0, values.size, _LANES):
+        some = values[start : start + _LANES]
+        for lane in range(some.size):
+            value = np.float64(some[lane])
+            sums[lane] += value * value
+
+
+@numba.njit
+def joined(sums):
     """The sum of running sums, pairwise."""
     count = sums.size
     while count > 1:

@@ -108,11 +108,22 @@ def _importance(base, model, divergence, out):
 
 
 @kernel
-def copy_important(base, model, scores, threshold, out):
-    """``out`` = ``model`` where ``scores`` (float32) reach ``threshold`` (float64), else ``base``, rounded once.
+def copy_important(base, model, first, width, divergences, threshold, out):
+    """``out`` = ``model`` where :func:`importance` reaches ``threshold`` (float64), else ``base``, rounded once.
 
     An element that is not finite is always copied.
     """
+    bad, room = False, np.empty(_STEP, np.float32)
+    for start in range(0, out.size, _STEP):
+        stop = min(start + _STEP, out.size)
+        scores = room[: stop - start]
+        importance(base[start:stop], model[start:stop], first + start, width, divergences, scores)
+        bad |= _copy(base[start:stop], model[start:stop], scores, threshold, out[start:stop])
+    return bad
+
+
+@numba.njit
+def _copy(base, model, scores, threshold, out):
     bad = False
     for i in range(out.size):
         kept = (scores[i] < threshold) & finite(model[i])

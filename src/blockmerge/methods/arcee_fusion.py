@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method
 from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Operation, Run
-from blockmerge.methods.ranking import STEP, Score, Search, Target
-from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.ranking import Search, Target
+
+if TYPE_CHECKING:
+    from blockmerge.kernels.scores import Scoring
 
 __all__ = ["METHOD", "Fusion"]
 
@@ -87,16 +89,11 @@ class Importance:
 
     rows: Rows
 
-    def bind(self, statistics: Sequence[Array]) -> Score:
-        """The function that scores a chunk."""
-        from blockmerge.kernels import softmax
+    def bind(self, statistics: Sequence[Array]) -> Scoring:
+        """How kernels score."""
+        from blockmerge.kernels import scores
 
-        found, width = divergences(statistics[0], self.rows), self.rows.width
-
-        def score(operands: Sequence[Array], first: int, _number: int, out: NDArray[np.float32]) -> None:
-            softmax.importance(operands[0], operands[1], first, width, found, out)
-
-        return score
+        return scores.Scoring(scores.IMPORTANCE, divergences(statistics[0], self.rows), self.rows.width)
 
 
 def _quartile(count: int, _zeros: int, *, number: int) -> int:
@@ -131,18 +128,13 @@ class Fusion(Operation):
         from blockmerge.kernels import softmax
 
         del dtypes, out
-        score, ranked = Importance(self.rows).bind(statistics), self._search.ranked(statistics)
+        scoring, ranked = Importance(self.rows).bind(statistics), self._search.ranked(statistics)
         first_quartile, median, third_quartile = (float(np.uint32(each.bits).view(np.float32)) for each in ranked)
         threshold = np.float64(median + 1.5 * (third_quartile - first_quartile))
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
-            bad = False
-            for part in chunks(result.size, STEP):
-                base, model = operands[0][part], operands[1][part]
-                scores = scratch("scores", base.shape, np.float32)
-                score((base, model), first + part.start, 0, scores)
-                bad |= softmax.copy_important(base, model, scores, threshold, result[part])
-            return bad
+            base, model = operands
+            return softmax.copy_important(base, model, first, scoring.width, scoring.divergences, threshold, result)
 
         return run
 

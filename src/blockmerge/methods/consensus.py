@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import Array, Measure, Operation, Run, precision_of
-from blockmerge.methods.ranking import STEP
+from blockmerge.methods.operations import STEP, Array, Measure, Operation, Run, precision_of
 from blockmerge.methods.scratch import chunks, scratch
 from blockmerge.methods.selection import Deltas, Selection, Share
 from blockmerge.methods.task_arithmetic import LAMBDA, NORMALIZE, WEIGHT
@@ -101,7 +100,7 @@ class Consensus(Operation):
             )
 
     def _trimming(self, statistics: Sequence[Array], precision: Any) -> Trim:
-        from blockmerge.kernels import consensus
+        from blockmerge.kernels import consensus, thin
 
         if self._selection.whole:
             return lambda operands, part, _first: vectors(operands, part, deltas(operands, part), precision)
@@ -109,8 +108,7 @@ class Consensus(Operation):
 
         def trim(operands: Sequence[Array], part: slice, first: int) -> NDArray[Any]:
             narrow = deltas(operands, part)
-            for k, delta in enumerate(narrow):
-                keep(delta, k, first + part.start)
+            thin.thin_all(narrow, keep(first + part.start, narrow.shape[1]), first + part.start)
             found = vectors(operands, part, narrow, precision)
             if found is not narrow:
                 for vector, delta in zip(found, narrow, strict=True):

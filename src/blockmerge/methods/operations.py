@@ -17,12 +17,26 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 
-__all__ = ["GRANULE", "Copy", "Lerp", "Measure", "Observe", "Operation", "Original", "Run", "Tally", "precision_of"]
+__all__ = [
+    "GRANULE",
+    "STEP",
+    "Copy",
+    "Lerp",
+    "Measure",
+    "Observe",
+    "Operation",
+    "Original",
+    "Run",
+    "Tally",
+    "precision_of",
+]
 
 Array = NDArray[Any]
-GRANULE = 1 << 18
+GRANULE = 1 << 19
 """Elements that a measuring pass looks at together, counted from the start of the tensor (or of its piece); where an
 operation has rows, as many whole rows as that holds, but at least one."""
+STEP = 1 << 16
+"""Elements of a chunk, counted in the same way: tiles of operations that measure first begin with one."""
 Run = Callable[[Sequence[Array], Array, int], bool]
 """Computes one tile: takes an array of encoded elements per operand, the array to fill, and the element of the tensor
 at which both start. Says whether a value was not finite."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from blockmerge.errors import RecipeError
 from blockmerge.methods.declaration import Method
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["GROUP", "Catalogue"]
 
@@ -33,6 +36,8 @@ class Catalogue(Mapping[str, Method]):
 
     @cached_property
     def _offered(self) -> Mapping[str, Method]:
+        from importlib.metadata import entry_points
+
         found: dict[str, Method] = {}
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
             method = _loaded(entry)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
-from blockmerge.methods.ranking import STEP
+from blockmerge.methods.operations import STEP, Array, Measure, Observe, Operation, Run, precision_of
 from blockmerge.methods.scratch import chunks, scratch
 from blockmerge.methods.vectors import deltas, vectors
 

@@ -12,32 +12,35 @@ Where the sample misleads, a histogram of all scores puts the window right, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Tally
-from blockmerge.methods.scratch import scratch
+from blockmerge.methods.operations import GRANULE, STEP, Array, Measure, Observe, Tally
+from blockmerge.methods.vectors import uniform
 
-__all__ = ["STEP", "Counts", "Equals", "Ranked", "Score", "Scores", "Search", "Target"]
+if TYPE_CHECKING:
+    from blockmerge.kernels.scores import Scoring
 
-STEP = 1 << 16
-"""Elements of a chunk: as float32, a few task vectors of so many are what an L2 cache holds."""
+__all__ = ["PARTS", "Counts", "Equals", "Ranked", "Scores", "Search", "Target", "Values", "packed", "unpacked"]
+
 _SAMPLED = 32
-_PARTS = GRANULE // STEP
+_DEVIATIONS = 6
+"""Standard deviations that a rank in the sample may be off."""
+PARTS = GRANULE // STEP
+"""Chunks in a granule."""
 Counts = NDArray[np.int64]
-Score = Callable[[Sequence[Array], int, int, NDArray[np.float32]], Any]
-"""Fills in one score of some elements: takes their operands, the first, the number of the score, the array to fill."""
 
 
 class Scores(Protocol):
     """What gives each element its scores, one or several."""
 
-    def bind(self, statistics: Sequence[Array]) -> Score:
-        """The function that scores, given what earlier passes measured."""
+    def bind(self, statistics: Sequence[Array]) -> Scoring:
+        """How kernels score, given what earlier passes measured."""
         ...
 
 
@@ -80,45 +83,58 @@ class Search:
     """The passes that find ``targets`` in ``scores``, after ``before`` other passes of the operation.
 
     ``spread``: whether to tell where the elements are that equal what is found, which tensors that are measured as one
-    cannot say.
+    cannot say. ``values`` is the last of the passes.
     """
 
     scores: Scores
     targets: tuple[Target, ...]
     before: int = 0
     spread: bool = True
+    values: type[Values] | None = None
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """Two passes over all elements, one over a sample, two that are there for when it misleads."""
-        return (_Upper(self), _Window(self), _Upper(self, again=True), _Window(self, again=True), _Values(self))
+        return (
+            _Upper(self),
+            _Window(self),
+            _Upper(self, again=True),
+            _Window(self, again=True),
+            (self.values or Values)(self),
+        )
 
     def ranked(self, statistics: Sequence[Array]) -> list[Ranked]:
         """What stands at each target."""
         own = statistics[self.before :]
-        counts = _unpacked(own[4], len(self.targets))[1] if self.spread else own[4]
+        counts = unpacked(own[4], len(self.targets))[1] if self.spread else own[4]
         counts = counts.sum(axis=(0, 2), dtype=np.int64)
         return [_ranked(place, values) for place, values in zip(self.bins(own), counts, strict=True)]
 
     def equals(self, statistics: Sequence[Array], found: Sequence[Ranked]) -> Equals:
         """Where the elements are that equal what :meth:`ranked` ``found``."""
         own = statistics[self.before :]
-        firsts, counts = _unpacked(own[4], len(self.targets))
+        firsts, counts, _ = unpacked(own[4], len(self.targets))
         values = [each.bits - place.first for each, place in zip(found, self.bins(own), strict=True)]
         spread = np.stack([counts[:, number, :, value].reshape(-1) for number, value in enumerate(values)], axis=1)
-        return Equals([first + STEP * part for first in firsts for part in range(_PARTS)], spread.astype(np.int64))
+        return Equals([first + STEP * part for first in firsts for part in range(PARTS)], spread.astype(np.int64))
 
-    def lows(self, own: Sequence[Array]) -> list[int]:
-        """The bits at which the windows around the targets begin, from the last histogram of upper bits."""
+    def windows(self, own: Sequence[Array]) -> list[tuple[int, int]]:
+        """Where the windows around the targets begin, in bits, and their sizes, from the last histogram of upper bits.
+
+        One is as wide as the sample asks for, and not wider than a window may be.
+        """
         from blockmerge.kernels import select
 
-        upper, found = own[2 if len(own) > 2 else 0][0], list[int]()
+        upper, found = own[2 if len(own) > 2 else 0][0], list[tuple[int, int]]()
         for number, target in enumerate(self.targets):
             ends = np.cumsum(upper[target.score])
             zeros = own[1][0, number, 1] if len(own) > 2 else upper[target.score, 0]
             rank = min(max(target.rank(int(ends[-1]), int(zeros)), 0), int(ends[-1]) - 1)
-            middle = int(np.searchsorted(ends, rank, side="right")) << select.LOW_BITS
-            found.append(max(middle + (select.FINE - select.WINDOW) // 2, 0))
+            slack = 0 if len(own) > 2 else _DEVIATIONS * math.sqrt(int(ends[-1])) / 2
+            first, middle, last = np.searchsorted(ends, (rank - slack, rank, rank + slack), side="right").tolist()
+            most = select.WINDOW // select.FINE // 2
+            first, last = max(first, middle - most, 0), min(last + 1, middle + most)
+            found.append((first << select.LOW_BITS, (last - first) << select.LOW_BITS))
         return found
 
     def bins(self, own: Sequence[Array]) -> list[_Bin]:
@@ -127,7 +143,8 @@ class Search:
 
         again = len(own) > 3 and own[3].size > 0
         windows, found = own[3 if again else 1][0], list[_Bin]()
-        for low, counts, target in zip(self.lows(own[: 3 if again else 1]), windows, self.targets, strict=True):
+        edges = self.windows(own[: 3 if again else 1])
+        for (low, _), counts, target in zip(edges, windows, self.targets, strict=True):
             below, zeros, total = map(int, counts[:3])
             rank, ends = target.rank(total, zeros), below + np.cumsum(counts[3:])
             if not below <= rank < ends[-1]:
@@ -136,14 +153,10 @@ class Search:
             found.append(_Bin(low + at * select.VALUES, int(ends[at] - counts[3 + at]), rank, total, zeros))
         return found
 
-    def scored(self, score: Score, operands: Sequence[Array], first: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """For each target its number, and the scores of a granule in this thread's scratch."""
-        found, last = scratch("scores", operands[0].shape, np.float32), -1
-        for number, target in enumerate(self.targets):
-            if target.score != last:
-                score(operands, first, target.score, found)
-                last = target.score
-            yield number, found
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The number of the score that each target is looked for in."""
+        return np.array([target.score for target in self.targets])
 
 
 def _ranked(place: _Bin, values: Counts) -> Ranked:
@@ -175,16 +188,13 @@ class _Upper(Measure):
 
         if self.again and self.search.bins(statistics[self.search.before :]):
             return None
-        score, search = self.search.scores.bind(statistics), self.search
-        numbers = {target.score: number for number, target in enumerate(search.targets)}
+        scoring, scores = self.search.scores.bind(statistics), int(self.search.numbers.max()) + 1
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
-            for number, found in search.scored(score, operands, first):
-                which = search.targets[number].score
-                if numbers[which] == number:  # once for each score
-                    select.coarse_histogram(found, counts[which])
+            for start, some in uniform(operands, STEP):
+                select.coarse_histogram(scoring, some, first + start, counts)
 
-        return Tally((len(numbers), select.COARSE), count)
+        return Tally((scores, select.COARSE), count)
 
 
 @dataclass(frozen=True)
@@ -206,18 +216,18 @@ class _Window(Measure):
         own = statistics[self.search.before :]
         if self.again and not own[2].size:
             return None
-        score, search = self.search.scores.bind(statistics), self.search
-        lows = list(map(np.uint32, search.lows(own)))
+        scoring, numbers = self.search.scores.bind(statistics), self.search.numbers
+        lows, sizes = np.array(self.search.windows(own), np.uint32).T.copy()
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
-            for number, found in search.scored(score, operands, first):
-                select.count_window(found, lows[number], counts[number])
+            for start, some in uniform(operands, STEP):
+                select.count_window(scoring, some, first + start, numbers, lows, sizes, counts)
 
         return Tally((len(lows), 3 + select.WINDOW // select.VALUES), count)
 
 
 @dataclass(frozen=True)
-class _Values(Measure):
+class Values(Measure):
     """Counts of each float in the bins: of all, (targets, floats), or of each chunk of each granule, packed."""
 
     search: Search
@@ -227,32 +237,39 @@ class _Values(Measure):
         """Whether granules are told apart."""
         return self.search.spread
 
+    def firsts(self, statistics: Sequence[Array]) -> NDArray[np.uint32]:
+        """The bits of the first float of each bin."""
+        return np.array([place.first for place in self.search.bins(statistics[self.search.before :])], np.uint32)
+
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Count."""
         from blockmerge.kernels import select
 
-        score, search = self.search.scores.bind(statistics), self.search
-        firsts = [np.uint32(each.first) for each in search.bins(statistics[search.before :])]
+        search, numbers, firsts = self.search, self.search.numbers, self.firsts(statistics)
+        scoring = search.scores.bind(statistics)
 
         def spread(operands: Sequence[Array], first: int) -> Array:
-            counts = np.zeros((len(firsts), _PARTS, select.VALUES), np.uint32)
-            for number, found in search.scored(score, operands, first):
-                select.count_values(found, firsts[number], STEP, counts[number])
-            return _packed(first, counts)
+            counts = np.zeros((len(firsts), PARTS, select.VALUES), np.uint32)
+            for start, some in uniform(operands, STEP):
+                select.count_values(scoring, some, first + start, numbers, firsts, STEP, counts[:, start // STEP :])
+            return packed(first, counts)
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
-            for number, found in search.scored(score, operands, first):
-                select.count_values(found, firsts[number], found.size, counts[number])
+            for start, some in uniform(operands, STEP):
+                select.count_values(scoring, some, first + start, numbers, firsts, GRANULE, counts)
 
         return spread if search.spread else Tally((len(firsts), 1, select.VALUES), count)
 
 
-def _packed(first: int, counts: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Counts of a granule, (targets, chunks, floats), behind its first element."""
-    return np.concatenate([np.array([first]).view(np.uint32), counts.reshape(-1)])
+def packed(first: int, counts: NDArray[np.uint32], *more: Array) -> NDArray[np.uint32]:
+    """Counts of a granule, (targets, chunks, floats), behind its first element; and what else was found."""
+    return np.concatenate([part.reshape(-1).view(np.uint32) for part in (np.array([first]), counts, *more)])
 
 
-def _unpacked(packed: NDArray[np.uint32], targets: int) -> tuple[list[int], NDArray[np.uint32]]:
-    """The first elements of granules, and their counts (granules, targets, chunks, floats)."""
-    firsts = np.ascontiguousarray(packed[:, :2]).view(np.int64)[:, 0]
-    return firsts.tolist(), packed[:, 2:].reshape(len(packed), targets, _PARTS, -1)
+def unpacked(found: NDArray[np.uint32], targets: int) -> tuple[list[int], NDArray[np.uint32], NDArray[np.uint32]]:
+    """The first elements of granules, their counts (granules, targets, chunks, floats), and the rest."""
+    from blockmerge.kernels import select
+
+    firsts = np.ascontiguousarray(found[:, :2]).view(np.int64)[:, 0]
+    end = 2 + targets * PARTS * select.VALUES
+    return firsts.tolist(), found[:, 2:end].reshape(len(found), targets, PARTS, -1), found[:, end:]

@@ -2,81 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, precision_of
-from blockmerge.methods.ranking import STEP, Score
-from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.operations import STEP, Array, Measure, Observe, Operation, Run, precision_of
+from blockmerge.methods.ranking import PARTS, Values, packed, unpacked
 from blockmerge.methods.selection import Selection, Share
-from blockmerge.methods.vectors import deltas, stacked, vectors
+from blockmerge.methods.sphere import Gram
+from blockmerge.methods.thinning import Nothing, Way
+from blockmerge.methods.vectors import uniform
+
+if TYPE_CHECKING:
+    from blockmerge.kernels.scores import Scoring
 
 __all__ = ["METHOD", "SelectCalculateErase"]
-
-Choose = Callable[[Sequence[Array], int], NDArray[np.float32] | None]
-"""Takes the operands of a granule and its first element; gives what is not zero where an element is selected, or None
-where all are."""
 
 
 class Variances:
     """Scores an element by the variance of its task vectors."""
 
-    def bind(self, statistics: Sequence[Array]) -> Score:
-        """The function that scores a chunk."""
-        from blockmerge.kernels import variance
+    def bind(self, statistics: Sequence[Array]) -> Scoring:
+        """How kernels score."""
+        from blockmerge.kernels import scores
 
         del statistics
-        return lambda operands, _first, _number, out: variance.variances(stacked(operands), out)
+        return scores.Scoring(scores.VARIANCE)
 
 
-def chooser(selection: Selection, statistics: Sequence[Array]) -> Choose:
-    """The function that tells which elements of a granule ``selection`` keeps."""
-    if selection.whole:
-        return lambda operands, first: None
-    score, keep = selection.scores.bind(()), selection.bind(statistics)
-
-    def choose(operands: Sequence[Array], first: int) -> NDArray[np.float32]:
-        found = scratch("scores", operands[0].shape, np.float32)
-        score(operands, first, 0, found)
-        for part in chunks(found.size, STEP):
-            keep(found[part], 0, first + part.start)
-        return found
-
-    return choose
+def chosen(selection: Selection, statistics: Sequence[Array]) -> Way:
+    """What tells kernels which elements ``selection`` keeps."""
+    return Nothing().bind(statistics) if selection.whole else selection.bind(statistics)
 
 
-@dataclass(frozen=True, slots=True)
-class Squares(Measure):
-    """The pass that sums the squares of what is selected, for each model."""
-
-    selection: Selection
-
-    @property
-    def stacked(self) -> bool:
-        """Granules are told apart: sums are in their order."""
-        return True
+@dataclass(frozen=True)
+class Squares(Values):
+    """The last pass of the search; it also sums the squares of the elements with each float, and of those above."""
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
-        """Sums of one granule in float64, (models + 1,); the last is the number of elements."""
-        from blockmerge.kernels import dots, variance
+        """Counts of one granule, and squares in float64, (floats + 1, models)."""
+        from blockmerge.kernels import erase, select
 
-        choose = chooser(self.selection, statistics)
+        (low,) = self.firsts(statistics)
 
-        def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
-            sums, chosen = np.zeros(len(operands)), choose(operands, first)
-            for part in chunks(operands[0].size, STEP):
-                for k, delta in enumerate(deltas(operands, part)):
-                    if chosen is not None:
-                        variance.drop(delta, chosen[part])
-                    sums[k] += dots.squares(delta)
-            sums[-1] = operands[0].size
-            return sums
+        def observe(operands: Sequence[Array], first: int) -> Array:
+            counts = np.zeros((1, PARTS, select.VALUES), np.uint32)
+            squares = np.zeros((select.VALUES + 1, len(operands) - 1))
+            for start, some in uniform(operands, STEP):
+                erase.count_values_and_squares(some, low, STEP, counts[0, start // STEP :], squares)
+            return packed(first, counts, squares)
 
         return observe
 
@@ -86,17 +66,18 @@ class SelectCalculateErase(Operation):
     """``base`` + the weighted mean of the selected task vectors that agree in sign; operand 0 is the base.
 
     With ``uniform_below``, weights are equal if the mean squares of the models sum to less than it, elements that
-    balance count as positive, and weights that agree are taken for 1e-6 at least: what mergekit does.
+    balance count as positive, and weights that agree are taken for 1e-6 at least: what mergekit does. ``elements`` are
+    those of the tensor.
     """
 
     selection: Selection
+    elements: int
     uniform_below: float = 0.0
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The passes of the selection, if there is one, and one for the weights."""
-        found = () if self.selection.whole else self.selection.measures
-        return (*found, Squares(self.selection))
+        """The passes of the selection; where all is selected, one for the squares."""
+        return (Gram(base=True),) if self.selection.whole else self.selection.measures
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""
@@ -109,44 +90,43 @@ class SelectCalculateErase(Operation):
 
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Chunk by chunk, in float32 where that holds everything, else in float64."""
-        from blockmerge.kernels import sums, variance
+        from blockmerge.kernels import erase
 
-        precision, choose = precision_of(dtypes, out), chooser(self.selection, statistics)
-        weights = self._weights(statistics[-1]).astype(precision)
+        precision, way = precision_of(dtypes, out), chosen(self.selection, statistics)
+        weights = self._weights(statistics).astype(precision)
         balanced, least = self.uniform_below > 0, precision(1e-6 if self.uniform_below > 0 else 0.0)
 
         def run(operands: Sequence[Array], result: Array, first: int) -> bool:
-            chosen, bad = choose(operands, first), False
-            for part in chunks(result.size, STEP):
-                base = operands[0][part]
-                changes = vectors(operands, part, deltas(operands, part), precision)
-                if chosen is not None:
-                    for change in changes:
-                        variance.drop(change, chosen[part])
-                total = scratch("total", base.shape, precision)
-                variance.agreeing_mean(changes, weights, balanced, least, total)
-                sums.add(total, base, precision(1.0))
-                bad |= sums.store(total, result[part])
+            bad = False
+            for start, some in uniform(operands, STEP):
+                part, at = result[start : start + some.shape[1]], first + start
+                bad |= erase.add_agreeing_mean(some, way(at, part.size), at, weights, balanced, least, part)
             return bad
 
         return run
 
-    def _weights(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The share of each model in the squares of all; equal shares where these are zero, or not finite."""
-        total = np.zeros(squares.shape[1])
-        for partial_sums in squares:  # in the order of granules, whoever computed them
-            total += partial_sums
-        means = total[:-1] / total[-1]
-        whole = float(means.sum())
-        if not 0 < whole < np.inf or whole < self.uniform_below:
-            return np.full(len(means), 1.0 / len(means))
-        return means / whole
+    def _weights(self, statistics: Sequence[Array]) -> NDArray[np.float64]:
+        """The share of each model in the squares of all; equal shares where these are zero, or not finite.
+
+        Where elements with equal variance are kept in part, that part of their squares counts, whichever were chosen.
+        """
+        if self.selection.whole:
+            total = np.diagonal(statistics[0].sum(axis=0))
+        else:
+            parts, (*_, found) = self.selection.parts(statistics), unpacked(statistics[-1], 1)
+            squares = np.ascontiguousarray(found).view(np.float64).reshape(len(found), parts.size, -1)
+            total = (parts[:, None] * squares.sum(axis=0)).sum(axis=0)
+        whole = float(total.sum())
+        if not 0 < whole < np.inf or whole / self.elements < self.uniform_below:
+            return np.full(total.size, 1.0 / total.size)
+        return total / whole
 
 
 def _build(call: Call) -> Operation:
     below = 1e-6 if call.values["variant"] == "mergekit" else 0.0
     share = Share(call.number("select_topk"), nonzero=True)
-    return SelectCalculateErase(Selection(Variances(), (share,), call.key), below)
+    selection = Selection(Variances(), (share,), call.key, values=Squares)
+    return SelectCalculateErase(selection, math.prod(call.shape), below)
 
 
 METHOD = Method(

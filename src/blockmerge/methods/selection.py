@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import Array, Measure
-from blockmerge.methods.ranking import Equals, Ranked, Score, Scores, Search, Target
+from blockmerge.methods.operations import STEP, Array, Measure
+from blockmerge.methods.ranking import Counts, Ranked, Scores, Search, Target, Values
+
+if TYPE_CHECKING:
+    from blockmerge.kernels.scores import Scoring
+    from blockmerge.kernels.thin import Between
 
 __all__ = ["Deltas", "Keep", "Selection", "Share", "keys"]
 
 _ALL = 0x7FFFFFFF
 """The bits of the largest magnitude."""
-_ALL_OF_NONE = (0, 0)
-Keep = Callable[[NDArray[np.float32], int, int], None]
-"""Zeroes what is dropped of a chunk: takes one score of its elements, the number of the score, the first element."""
+Keep = Callable[[int, int], "Between"]
+"""Tells what is kept of some chunks: takes the first element and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,15 @@ class Selection:
     """Keeps ``shares`` of ``scores``, one share each.
 
     Of equal ones as many as needed are kept, spread over the tensor in proportion and chosen by chance, which ``key``
-    seeds. In tensors that are measured as one, ``joined``, all that equal a bound are kept.
+    seeds. In tensors that are measured as one, ``joined``, all that equal a bound are kept. ``values`` replaces the
+    last pass of the search.
     """
 
     scores: Scores
     shares: tuple[Share, ...]
     key: int = 0
     joined: bool = False
+    values: type[Values] | None = None
 
     @property
     def whole(self) -> bool:
@@ -101,25 +106,49 @@ class Selection:
     @property
     def _search(self) -> Search:
         targets = tuple(Target(k, rank) for k, share in enumerate(self.shares) for rank in share.targets)
-        return Search(self.scores, targets, spread=not self.joined)
+        return Search(self.scores, targets, spread=not self.joined, values=self.values)
 
     def bind(self, statistics: Sequence[Array]) -> Keep:
-        """The function that keeps in a chunk of :data:`~blockmerge.methods.ranking.STEP` elements."""
-        from blockmerge.kernels import select
+        """What tells kernels which elements are kept, for any whole number of chunks."""
+        from blockmerge.kernels import thin
 
-        ranked = self._search.ranked(statistics)
-        starts = np.cumsum([0, *(len(share.targets) for share in self.shares)]).tolist()
-        bounds = [_bounds(share, ranked[start:]) for share, start in zip(self.shares, starts, strict=False)]
-        wanted = [ties for bound, share in zip(bounds, self.shares, strict=True) for ties in _wanted(bound, share)]
-        quotas = {} if self.joined else _quotas(self._search.equals(statistics, ranked), wanted)
+        ranked, starts = self._search.ranked(statistics), self._starts
+        bounds = [_bounds(share, ranked[start:]) for share, start in zip(self.shares, starts, strict=True)]
+        lows, highs = (np.array(column, np.uint32) for column in list(zip(*bounds, strict=True))[:2])
+        firsts, ties = ((), None) if self.joined else self._ties(statistics, ranked, bounds)
         seeds = keys(len(self.shares), self.key)
 
-        def keep(values: NDArray[np.float32], k: int, first: int) -> None:
-            ties = [*([] if self.joined else quotas[first][starts[k] : starts[k + 1]]), _ALL_OF_NONE, _ALL_OF_NONE]
-            low, high = bounds[k][:2]
-            select.keep_between(values, np.uint32(low), ties[0], np.uint32(high), ties[1], first, seeds[k])
+        def keep(first: int, count: int) -> Between:
+            at, chunks = int(np.searchsorted(firsts, first)), -(-count // STEP)
+            own = np.zeros((chunks, len(seeds), 2, 2), np.int64) if ties is None else ties[at : at + chunks].copy()
+            return thin.Between(lows, highs, own, STEP, seeds)
 
         return keep
+
+    def parts(self, statistics: Sequence[Array]) -> NDArray[np.float64]:
+        """What part is kept of elements with each float of the bin of the first bound, and last of those above it."""
+        from blockmerge.kernels import select
+
+        (place, *_), (found, *_) = self._search.bins(statistics), self._search.ranked(statistics)
+        bound = _bounds(self.shares[0], [found])
+        floats = place.first + np.arange(select.VALUES + 1)
+        return np.where(floats == found.bits, bound.low_ties / max(found.equal, 1), floats > bound.low)
+
+    @property
+    def _starts(self) -> list[int]:
+        """The number of the first target of each share."""
+        return np.cumsum([0, *(len(share.targets) for share in self.shares)]).tolist()[:-1]
+
+    def _ties(
+        self, statistics: Sequence[Array], ranked: Sequence[Ranked], bounds: Sequence[_Bounds]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first elements of chunks, and for each (shares, low and high, 2): ties there, how many of these stay."""
+        wanted = [ties for bound, share in zip(bounds, self.shares, strict=True) for ties in _wanted(bound, share)]
+        firsts, counts = self._search.equals(statistics, ranked)
+        quotas, ties = _quotas(counts, wanted), np.zeros((len(counts), len(self.shares), 2, 2), np.int64)
+        for k, (share, start) in enumerate(zip(self.shares, self._starts, strict=True)):
+            ties[:, k, : len(share.targets)] = quotas[:, start : start + len(share.targets)]
+        return np.array(firsts), ties
 
 
 def _bounds(share: Share, found: Sequence[Ranked]) -> _Bounds:
@@ -142,33 +171,32 @@ def _wanted(bound: _Bounds, share: Share) -> tuple[int, ...]:
     return (bound.low_ties, bound.high_ties)[: len(share.targets)]
 
 
-def _quotas(equals: Equals, wanted: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
-    """For the first element of each chunk: ties with each target there, and how many of these are kept.
+def _quotas(counts: Counts, wanted: Sequence[int]) -> NDArray[np.int64]:
+    """For each chunk and target (chunks, targets, 2): ties there, how many of these are kept.
 
     They are spread in proportion to the ties there, by cumulative rounding, and add up exactly.
     """
-    passed = np.cumsum(equals.counts, axis=0)
+    passed = np.cumsum(counts, axis=0)
     total = np.maximum(passed[-1], 1)
     whole: Any = passed if int(total.max()) * max(wanted) < 1 << 62 else passed.astype(object)
     given = whole * np.array(wanted) // total
     each = np.diff(given, axis=0, prepend=np.zeros_like(given[:1])).astype(np.int64)
-    pairs = np.stack([equals.counts, each], axis=-1).tolist()
-    return {first: [(ties, kept) for ties, kept in found] for first, found in zip(equals.firsts, pairs, strict=True)}
+    return np.stack([counts, each], axis=-1)
 
 
 class Deltas:
     """The scores of task vectors: the operands less the first."""
 
-    def bind(self, statistics: Sequence[Array]) -> Score:
+    def bind(self, statistics: Sequence[Array]) -> Scoring:
         """One vector after the other."""
-        from blockmerge.kernels import sums
+        from blockmerge.kernels import scores
 
         del statistics
-        return lambda operands, _first, k, out: sums.difference(operands[k + 1], operands[0], out)
+        return scores.Scoring(scores.DIFFERENCE)
 
 
-def keys(count: int, key: int) -> list[np.uint64]:
-    """A key for each of ``count`` vectors."""
-    from blockmerge.kernels import select
+def keys(count: int, key: int) -> NDArray[np.uint64]:
+    """A seed for each of ``count`` vectors."""
+    from blockmerge.kernels import chance
 
-    return [np.uint64(select.mixed(np.uint64(number), np.uint64(key))) for number in range(count)]
+    return np.array([chance.mixed(np.uint64(number), np.uint64(key)) for number in range(count)], np.uint64)

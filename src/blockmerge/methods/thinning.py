@@ -1,6 +1,6 @@
 """Ways to thin out task vectors: by magnitude, by chance, by a chance that grows with magnitude.
 
-A thinning is data until it is bound to what was measured; then it works on one task vector at a time, in place.
+A thinning is data until it is bound to what was measured; then it tells the kernels in what way to thin.
 """
 
 from __future__ import annotations
@@ -15,28 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.declaration import Call
-from blockmerge.methods.operations import Array, Measure, Observe
-from blockmerge.methods.ranking import STEP
-from blockmerge.methods.scratch import chunks, scratch
+from blockmerge.methods.operations import STEP, Array, Measure, Observe
 from blockmerge.methods.selection import Deltas, Selection, Share, keys
-from blockmerge.methods.vectors import deltas
+from blockmerge.methods.vectors import uniform
 
 __all__ = [
     "ByChance",
     "ByMagnitude",
     "ByRank",
     "Matched",
-    "Thin",
+    "Nothing",
     "Thinning",
+    "Way",
     "matched",
     "rescaled",
 ]
 
-Floats = NDArray[np.float32]
-Thin = Callable[[Floats, int, int], Any]
-"""Zeroes what is dropped of a chunk of a task vector: takes its elements, the number of the model, the index of the
-first. Gives what the others are to be multiplied by: a number, or an array with one for each, in this thread's scratch.
-"""
+Way = Callable[[int, int], Any]
+"""Tells the kernels in what way to thin (:mod:`blockmerge.kernels.thin`): takes the first element and how many."""
 
 
 class Thinning(ABC):
@@ -72,8 +68,34 @@ class Thinning(ABC):
         """The plain values, for the plan and its digest."""
 
     @abstractmethod
-    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """The function that thins, given what was measured; it gives factors of the type ``precision``."""
+    def bind(self, statistics: Sequence[Array]) -> Way:
+        """The way, given what was measured."""
+
+    def scales(self, statistics: Sequence[Array], models: int) -> Sequence[float]:
+        """What is left of each task vector is multiplied by this."""
+        del statistics
+        return (1.0,) * models
+
+
+@dataclass(frozen=True)
+class Nothing(Thinning):
+    """Drops nothing."""
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is dropped."""
+        return True
+
+    def numbers(self) -> dict[str, Any]:
+        """No values."""
+        return {}
+
+    def bind(self, statistics: Sequence[Array]) -> Way:
+        """Keep everything."""
+        from blockmerge.kernels import thin
+
+        del statistics
+        return lambda _first, _count: thin.Everything()
 
 
 @dataclass(frozen=True)
@@ -114,15 +136,9 @@ class ByMagnitude(Thinning):
             return {"by": "magnitude in the whole model", "shares": shares}
         return {"by": "magnitude", "shares": shares, "key": self.key}
 
-    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Keep what lies between two magnitudes, and of those equal to one as many as this chunk may."""
-        keep, one = self._selection.bind(statistics), precision(1.0)
-
-        def thin(delta: Floats, k: int, first: int) -> Any:
-            keep(delta, k, first)
-            return one
-
-        return thin
+    def bind(self, statistics: Sequence[Array]) -> Way:
+        """Keep what lies between two magnitudes, and of those equal to one as many as a chunk may."""
+        return self._selection.bind(statistics)
 
 
 @dataclass(frozen=True)
@@ -142,22 +158,19 @@ class ByChance(Thinning):
         """The plain values."""
         return {"by": "chance", "densities": list(self.densities), "rescale": self.rescale, "key": self.key}
 
-    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
+    def bind(self, statistics: Sequence[Array]) -> Way:
         """Keep by a hash of the index."""
-        from blockmerge.kernels import select
+        from blockmerge.kernels import chance, thin
 
+        del statistics
+        limits = np.array([chance.limit_of(density) for density in self.densities], np.uint32)
         seeds = keys(len(self.densities), self.key)
-        limits = [np.uint64(round(density * 2**32)) for density in self.densities]
-        factors = [
-            precision(1.0 / density) if self.rescale and density > 0 else precision(1.0) for density in self.densities
-        ]
-        one = np.float32(1.0)
+        return lambda _first, _count: thin.ByChance(limits, seeds)
 
-        def thin(delta: Floats, k: int, first: int) -> Any:
-            select.keep_by_chance(delta, limits[k], first, seeds[k], one)
-            return factors[k]
-
-        return thin
+    def scales(self, statistics: Sequence[Array], models: int) -> Sequence[float]:
+        """One over the densities, if they are made up for."""
+        del statistics
+        return [1.0 / density if self.rescale and density > 0 else 1.0 for density in self.densities]
 
 
 @dataclass(frozen=True)
@@ -189,26 +202,18 @@ class ByRank(Thinning):
         chances = [list(ends) for ends in self.chances]
         return {"by": "rank", "chances": chances, "length": self.length, "rescale": self.rescale, "key": self.key}
 
-    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Keep by a hash of the index; where factors are asked for, each row's magnitudes are sorted first."""
-        from blockmerge.kernels import select
+    def bind(self, statistics: Sequence[Array]) -> Way:
+        """Keep by a hash of the index, row by row."""
+        from blockmerge.kernels import thin
 
-        seeds, one = keys(len(self.chances), self.key), precision(1.0)
+        del statistics
+        chances, seeds = np.array(self.chances), keys(len(self.chances), self.key)
 
-        def thin(delta: Floats, k: int, first: int) -> Any:
-            length = min(self.length, delta.size)  # a vocabulary's row may be cut
-            select.keep_by_bucket(delta, length, *self.chances[k], first, seeds[k])
-            return one
+        def way(_first: int, count: int) -> thin.ByRank:
+            row = min(self.length, count)  # a vocabulary's row may be cut
+            return thin.ByRank(chances, seeds, self.rescale, thin.ranking(row), row)
 
-        def thin_and_rescale(delta: Floats, k: int, first: int) -> Any:
-            length = min(self.length, delta.size)
-            factors, ranked = scratch(f"factors {k}", delta.shape, precision), scratch("ranked", delta.shape, np.uint64)
-            select.magnitudes_with_places(delta, length, ranked)
-            ranked.reshape(-1, length).sort(axis=1)
-            select.keep_by_rank(delta, ranked, length, *self.chances[k], first, seeds[k], factors)
-            return factors
-
-        return thin_and_rescale if self.rescale else thin
+        return way
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,18 +229,17 @@ class _Norms(Measure):
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Sums of one granule, (models, 2)."""
-        from blockmerge.kernels import dots
+        from blockmerge.kernels import thin
 
-        thin = self.thinning.bind(statistics, np.float32)
+        way = self.thinning.bind(statistics)
 
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
-            norms = np.zeros((len(operands) - 1, 2))
-            for part in chunks(operands[0].size, self.thinning.step):
-                for k, delta in enumerate(deltas(operands, part)):
-                    norms[k, 0] += dots.l1(delta)
-                    thin(delta, k, first + part.start)
-                    norms[k, 1] += dots.l1(delta)
-            return norms
+            total = np.zeros((len(operands) - 1, 2))
+            for start, some in uniform(operands, self.thinning.step):
+                norms = np.empty_like(total)
+                thin.norms(some, way(first + start, some.shape[1]), first + start, norms)
+                total += norms
+            return total
 
         return observe
 
@@ -265,20 +269,17 @@ class Matched(Thinning):
         """The plain values."""
         return {**self.thinning.numbers(), "matched": "l1"}
 
-    def bind(self, statistics: Sequence[Array], precision: Any) -> Thin:
-        """Thin, and give the ratio of the norms; 1 where one of them is next to nothing or not finite."""
-        thin = self.thinning.bind(statistics[:-1], precision)
-        norms = statistics[-1].sum(axis=0)
-        factors = [
-            precision(before / after if min(before, after) >= _NO_NORM and math.isfinite(before) else 1.0)
-            for before, after in norms
+    def bind(self, statistics: Sequence[Array]) -> Way:
+        """That of the thinning."""
+        return self.thinning.bind(statistics[:-1])
+
+    def scales(self, statistics: Sequence[Array], models: int) -> Sequence[float]:
+        """The ratios of the norms; 1 where one of them is next to nothing or not finite."""
+        del models
+        return [
+            before / after if min(before, after) >= _NO_NORM and math.isfinite(before) else 1.0
+            for before, after in statistics[-1].sum(axis=0)
         ]
-
-        def scaled(delta: Floats, k: int, first: int) -> Any:
-            thin(delta, k, first)
-            return factors[k]
-
-        return scaled
 
 
 _NO_NORM = 1e-7

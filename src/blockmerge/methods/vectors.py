@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.operations import Array
-from blockmerge.methods.scratch import scratch
+from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["deltas", "stacked", "vectors"]
+__all__ = ["deltas", "stacked", "uniform", "vectors"]
+
+
+def uniform(operands: Sequence[Array], step: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The operands as arrays (operands, elements), as kernels take them, with the element that each starts at.
+
+    One array, if they are of one format; else parts of ``step`` elements, decoded, which loses nothing.
+    """
+    if isinstance(operands, np.ndarray):
+        yield 0, operands
+        return
+    for part in chunks(operands[0].size, step):
+        yield part.start, stacked([operand[part] for operand in operands])
 
 
 def deltas(operands: Sequence[Array], part: slice) -> NDArray[np.float32]:

@@ -6,9 +6,9 @@ the same bytes everywhere. PNG is made from the same SVG (extra ``plot``).
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from blockmerge.architectures import Block
 from blockmerge.errors import BlockmergeError, RecipeError
@@ -106,4 +106,4 @@ def shortened(content: str, most: int) -> str:
 
 def _clean(content: str) -> str:
     """Text of strangers inside XML: nothing that is markup, or no character of XML at all."""
-    return escape("".join(sign if sign.isprintable() else "�" for sign in content))
+    return html.escape("".join(sign if sign.isprintable() else "�" for sign in content), quote=False)

@@ -1,0 +1,140 @@
+"""The sums of sce: of what the models differ in most, the elements whose sign is that of the most."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba.extending import overload
+
+from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.dots import add_squares, joined, lanes
+from blockmerge.kernels.select import SOME, VALUES, magnitude, marks_and_places, where
+from blockmerge.kernels.sums import add, difference, store
+from blockmerge.kernels.thin import Everything, thin
+from blockmerge.kernels.variance import variances
+
+__all__ = ["add_agreeing_mean", "count_values_and_squares"]
+
+_STEP = 2048
+
+
+@kernel
+def count_values_and_squares(operands, low, step, counts, squares):
+    """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, bits compared.
+
+    Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors of these elements; and in the last
+    row those of elements with larger variances. Operand 0 is taken off the others, (models + 1, elements). A chunk has
+    ``step`` elements, a multiple of SOME, or the rest.
+    """
+    size, sums, scores, few = operands.shape[1], lanes(squares.shape[1]), np.empty(SOME, np.float32), np.empty(SOME)
+    marks, places = marks_and_places()
+    for start in range(0, size, SOME):
+        stop = min(start + SOME, size)
+        some, delta, count = scores[: stop - start], few[: stop - start], counts[start // step]
+        variances(operands, start, some)
+        found = places[0, : where(some, low, np.uint32(VALUES), marks, places)]
+        for at in found:
+            count[magnitude(some[at]) - low] += 1
+        for k in range(squares.shape[1]):
+            difference(operands[k + 1, start:stop], operands[0, start:stop], delta)
+            for at in found:
+                squares[magnitude(some[at]) - low, k] += delta[at] * delta[at]
+            _drop_below(delta, some, low + np.uint32(VALUES))
+            add_squares(delta, sums[k])
+    for k in range(squares.shape[1]):
+        squares[VALUES, k] += joined(sums[k])
+
+
+@numba.njit
+def _drop_below(values, scores, limit):
+    for i in range(values.size):
+        values[i] = values[i] if magnitude(scores[i]) >= limit else 0.0
+
+
+@kernel
+def add_agreeing_mean(operands, way, first, weights, balanced, least, out):
+    """``out`` = base + weighted mean of those task vectors whose sign is that of their plain sum, rounded once.
+
+    It is zero for elements that :func:`_choose` does not choose. Where the sum is zero, none agree, or the positive
+    ones if ``balanced``. The weights of those that agree count as ``least`` if their sum is smaller. Summed in the type
+    of ``weights``; ``operands`` as above, operand 0 is the base. Says whether a value is not finite.
+    """
+    bad, chosen = False, np.empty(_STEP, np.float32)
+    vectors, room = np.empty((weights.size, _STEP), weights.dtype), np.empty((3, _STEP), weights.dtype)
+    for start in range(0, out.size, _STEP):
+        stop = min(start + _STEP, out.size)
+        size = stop - start
+        base, found = operands[0, start:stop], room[0, :size]
+        _choose(operands, way, start, first, chosen[:size])
+        for k in range(weights.size):
+            difference(operands[k + 1, start:stop], base, vectors[k, :size])
+            _drop(vectors[k, :size], chosen[:size])
+        _agreeing_mean(vectors, weights, balanced, least, room[1, :size], room[2, :size], found)
+        add(found, base, weights.dtype.type(1))
+        bad |= store(found, out[start:stop])
+    return bad
+
+
+def _choose(operands, way, start, first, out):
+    """Fill ``out`` with what is not zero where an element is chosen: by its variance, or everywhere."""
+    raise NotImplementedError
+
+
+@overload(_choose)
+def _choose_by(operands, way, start, first, out):
+    del operands, start, first, out
+    if way.instance_class is Everything:
+        return lambda operands, way, start, first, out: _fill(out)
+    return lambda operands, way, start, first, out: _varied(operands, way, start, first, out)
+
+
+@numba.njit
+def _fill(out):
+    out[:] = np.float32(1)
+
+
+@numba.njit
+def _varied(operands, way, start, first, out):
+    variances(operands, start, out)
+    thin(way, 0, out, start, first + start, out)
+
+
+@numba.njit
+def _drop(values, kept):
+    """Zero ``values`` where ``kept`` is zero; what is not finite stays so, or becomes NaN."""
+    for i in range(values.size):
+        value = values[i]
+        values[i] = value * 0 if kept[i] == 0 else value
+
+
+@numba.njit
+def _agreeing_mean(vectors, weights, balanced, least, total, weight, out):
+    zero, one = out.dtype.type(0), out.dtype.type(1)
+    total[:] = zero
+    weight[:] = zero
+    out[:] = zero
+    for k in range(weights.size):
+        _add(total, vectors[k])
+    for i in range(out.size):
+        down = -one if total[i] < zero else zero
+        total[i] = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
+    for k in range(weights.size):
+        _add_agreeing(out, weight, total, vectors[k], weights[k])
+    for i in range(out.size):
+        share = max(weight[i], least)
+        out[i] /= share if share > zero else one
+
+
+@numba.njit
+def _add(total, values):
+    for i in range(total.size):
+        total[i] += values[i]
+
+
+@numba.njit
+def _add_agreeing(found, weight, sign, values, share):
+    zero = found.dtype.type(0)
+    for i in range(found.size):
+        agrees = values[i] * sign[i] > zero
+        found[i] += share * (values[i] if agrees else values[i] * zero)  # what is not a number reaches the result
+        weight[i] += share if agrees else zero
