@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from blockmerge.kernels.bits import float32_bits
 
-__all__ = ["BUCKET", "Ranking", "double_rank", "double_ranks", "ranking", "ranks_by_bucket"]
+__all__ = ["BUCKET", "KNOWN_BITS", "UNKNOWN", "Ranking", "double_rank", "double_ranks", "ranking", "ranks_by_bucket"]
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
-BUCKET = np.uint32(17)
-_BUCKETS = 1 << 14
+BUCKET = np.uint32(18)
+_BUCKETS = 1 << 13
+KNOWN_BITS, UNKNOWN = 9, np.uint32(0xFFFFFFFF)
 _DIGIT, _DIGITS, _FEW = 11, 1 << 11, 64
 Array = NDArray[Any]
 
@@ -31,6 +32,8 @@ class Ranking(NamedTuple):
     begins: Array
     limits: Array
     own: Array
+    known: Array
+    known_limits: Array
     keys: Array
     sorted: Array
     digits: Array
@@ -39,7 +42,8 @@ class Ranking(NamedTuple):
 def ranking(row: int) -> Ranking:
     """Room for rows of up to ``row`` elements; each thread has its own.
 
-    ``counts`` by bucket are zero between uses: magnitudes fall into 32 buckets an octave.
+    ``counts`` by bucket are zero between uses: magnitudes fall into 32 buckets an octave. ``known`` magnitudes are
+    unknown then.
     """
     return Ranking(
         bits=np.empty(row, np.uint32),
@@ -51,6 +55,8 @@ def ranking(row: int) -> Ranking:
         begins=np.empty(_BUCKETS + 1, np.int64),
         limits=np.empty(_BUCKETS, np.uint64),
         own=np.empty(row, np.uint64),
+        known=np.full(1 << KNOWN_BITS, UNKNOWN),
+        known_limits=np.empty(1 << KNOWN_BITS, np.uint32),
         keys=np.empty(row, np.uint64),
         sorted=np.empty(row, np.uint64),
         digits=np.empty(_DIGITS, np.int64),
@@ -88,11 +94,10 @@ def ranks_by_bucket(values, room):
 @numba.njit
 def double_rank(bits, own):
     """Twice the rank of ``own`` among ``bits``, equal ones sharing the mean of theirs."""
-    below, equal = np.uint32(0), np.uint32(0)
+    total = np.uint32(0)
     for i in range(bits.size):
-        below += np.uint32(bits[i] < own)
-        equal += np.uint32(bits[i] == own)
-    return 2 * np.int64(below) + np.int64(equal) - 1
+        total = np.uint32(total + np.uint32(bits[i] < own) + np.uint32(bits[i] <= own))  # else numba counts in 64 bits
+    return np.int64(total) - 1
 
 
 @numba.njit

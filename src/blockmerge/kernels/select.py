@@ -82,8 +82,8 @@ def _count_window(some, low, size, counts, marks, places):
     below, zeros = np.uint32(0), np.uint32(0)
     for i in range(some.size):
         bits = magnitude(some[i])
-        below += np.uint32(bits < low)
-        zeros += np.uint32(bits == np.uint32(0))
+        below = np.uint32(below + np.uint32(bits < low))  # else numba counts in 64 bits
+        zeros = np.uint32(zeros + np.uint32(bits == np.uint32(0)))
     counts[0] += below
     counts[1] += zeros
     counts[2] += some.size

@@ -18,7 +18,16 @@ from blockmerge.kernels.bits import float32_bits, number
 from blockmerge.kernels.cache import kernel
 from blockmerge.kernels.chance import hashes, limit_of, mixed
 from blockmerge.kernels.dots import add_sizes, joined, lanes
-from blockmerge.kernels.ranks import BUCKET, Ranking, double_rank, double_ranks, ranking, ranks_by_bucket
+from blockmerge.kernels.ranks import (
+    BUCKET,
+    KNOWN_BITS,
+    UNKNOWN,
+    Ranking,
+    double_rank,
+    double_ranks,
+    ranking,
+    ranks_by_bucket,
+)
 from blockmerge.kernels.select import SOME, marked, marks_and_places, where
 from blockmerge.kernels.sums import difference
 
@@ -233,16 +242,18 @@ def _limits(smallest, half_step, begin, end):
 @numba.njit
 def _decide(room, bits, smallest, half_step, chosen, unsure):
     """``stays`` of those elements whose rank has to be known."""
-    known, limits = np.full(_KNOWN, _UNKNOWN), np.empty(_KNOWN, np.uint32)
+    known, limits = room.known, room.known_limits
     for i in unsure:
         slot = np.uint32(bits[i] * _SCATTER) >> _SLOTS
         if known[slot] != bits[i]:  # where many are equal, they are counted once
             known[slot] = bits[i]
             limits[slot] = limit_of(smallest + half_step * double_rank(bits, bits[i]))
         room.stays[i] = chosen[i] < limits[slot]
+    for i in unsure:
+        known[np.uint32(bits[i] * _SCATTER) >> _SLOTS] = UNKNOWN
 
 
-_KNOWN, _SLOTS, _SCATTER, _UNKNOWN = 1 << 9, np.uint32(23), np.uint32(2654435761), np.uint32(0xFFFFFFFF)
+_SLOTS, _SCATTER = np.uint32(32 - KNOWN_BITS), np.uint32(2654435761)
 
 
 _WAYS = {Everything: _everything, Between: _between, ByChance: _by_chance, ByRank: _by_rank}
