@@ -23,6 +23,7 @@ from blockmerge.dtypes import BF16, F16, F32, F64, DType
 from blockmerge.execution import executor
 from blockmerge.kernels import reference
 from blockmerge.methods import METHODS, span
+from blockmerge.methods.operations import GRANULE
 
 Floats = np.ndarray
 
@@ -578,9 +579,9 @@ def test_exactly_so_many_are_kept_and_none_smaller_than_a_dropped_one(
 @pytest.mark.parametrize(("misled", "more"), [(False, 0), (True, 2)])
 def test_a_sample_that_misleads_costs_time_and_changes_nothing(tmp_path: Path, misled: bool, more: int) -> None:
     random = np.random.default_rng(8)
-    model = random.normal(0, 0.1, (512, 1024)).astype(np.float32)
+    model = random.normal(0, 0.1, (1024, 1024)).astype(np.float32)
     if misled:  # where the sample is taken, everything is small
-        model.reshape(2, -1)[:, : (1 << 18) // 32] *= 1e-6
+        model.reshape(-1, GRANULE)[:, : GRANULE // 32] *= 1e-6
     folder, base = tmp_path / "out", np.zeros_like(model)
     paths = [write(tmp_path, k, {"a.weight": (F32, array)}) for k, array in enumerate((base, model))]
     recipe = {"method": "ties", "base": paths[0], "models": [paths[1]], "weight": 1, "density": 0.3}

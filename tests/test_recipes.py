@@ -885,6 +885,12 @@ MISTAKES = {
     TIES + "models: [{model: A}]\ntokenizer_source: union\ntokenizer: {source: union}\n": [
         "r:5: tokenizer_source: and tokenizer exclude each other; put it into tokenizer: {source: ...}"
     ],
+    TIES + "models: [{model: A}]\ntokenizer_source: uniom\n": [
+        "r:5: tokenizer_source: there is no model 'uniom'; did you mean union?"
+    ],
+    TIES + "models: [{model: A}]\ntokenizer: {source: Bases}\n": [
+        "r:5: tokenizer.source: there is no model 'Bases'; did you mean base?"
+    ],
     TIES + "models: [{model: A}]\ntokenizer: {tokens: {a: {source: {kind: zerro}}}}\n": [
         "r:5: tokenizer.tokens.a.source.kind: 'zerro' is not known; did you mean zero?"
     ],
@@ -1153,7 +1159,7 @@ def test_schemas_take_the_examples_and_refuse_the_mistakes() -> None:
 BLIND = (
     "base is missing", "no range of layers", "as many of each", "layers of the base", "force needs", "given twice",
     "must be one of the sources", "needs a base_model", "for each model", "needs t", "exclude each other",
-    "beside the base", "document", "its own result", "needs a name",
+    "beside the base", "document", "its own result", "needs a name", "there is no model",
 )  # fmt: skip
 """Mistakes that the schema of one document cannot see."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from blockmerge.architectures import Block, Order, block_of, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, listed, raise_all
-from blockmerge.planning.checks import architecture, blendable, explain_sizes, unusable
+from blockmerge.planning.checks import architecture, blendable, common_rows, explain_sizes, unusable
 from blockmerge.planning.spelling import told
 from blockmerge.planning.ties import Ties
 from blockmerge.sources import Source
@@ -95,18 +95,18 @@ def pair_up(first: Source, second: Source) -> Pairs:
 
 
 def _add(found: Pairs, name: str, position: int, one: TensorSpec, other: TensorSpec, *, by_token: bool) -> None:
-    shape = one.shape
+    rows, shape = common_rows((one, other), by_token=by_token), one.shape
     if _kind(one) != _kind(other):
         found.unlike[name] = f"{one.dtype} and {other.dtype} are numbers of two kinds"
         return
+    if rows is None:
+        found.unlike[name] = f"shapes {list(one.shape)} and {list(other.shape)}"
+        return
     if one.shape != other.shape:
-        if not by_token or not shape or not other.shape or shape[1:] != other.shape[1:]:
-            found.unlike[name] = f"shapes {list(one.shape)} and {list(other.shape)}"
-            return
-        shape = (min(shape[0], other.shape[0]), *shape[1:])
+        shape = (rows, *shape[1:])
         found.notes.append(
             f"{name}: vocabularies differ, {one.shape[0]} and {other.shape[0]} rows; "
-            f"the {shape[0]} rows that both have are compared"
+            f"the {rows} rows that both have are compared"
         )
     found.pairs.append(Pair(name, position, one, other, shape))
 

@@ -11,8 +11,18 @@ from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, MismatchError, ModelError, listed
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.sources import SmallFile, Source
+from blockmerge.tensors import TensorSpec
 
-__all__ = ["architecture", "differences", "explain_sizes", "incompatible", "tell_absent", "unusable"]
+__all__ = [
+    "architecture",
+    "blendable",
+    "common_rows",
+    "differences",
+    "explain_sizes",
+    "incompatible",
+    "tell_absent",
+    "unusable",
+]
 
 _QUANTISED_SUFFIXES: Final = (
     ".weight_scale", ".weight_scale_inv", ".qweight", ".qzeros", ".absmax", ".quant_map", ".SCB", "_scales",
@@ -29,6 +39,17 @@ _SIZES: Final = {
     "num_local_experts": "experts", "num_experts": "experts",
 }  # fmt: skip
 _NEVER: Final = object()
+
+
+def common_rows(specs: Sequence[TensorSpec], *, by_token: bool) -> int | None:
+    """The leading rows that all of ``specs`` have; None if their shapes differ in another way.
+
+    Only tensors with a row for each token (``by_token``) may have more of them in one model than in another.
+    """
+    shapes = [spec.shape for spec in specs]
+    if len(set(shapes)) > 1 and not (by_token and all(shapes) and len({shape[1:] for shape in shapes}) == 1):
+        return None
+    return min(shape[0] if shape else 1 for shape in shapes)
 
 
 def architecture(source: Source) -> str:

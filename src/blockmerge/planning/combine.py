@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed, raise_all
 from blockmerge.methods import METHODS, Call, Copy, Method
-from blockmerge.planning.checks import blendable, explain_sizes, tell_absent
+from blockmerge.planning.checks import blendable, common_rows, explain_sizes, tell_absent
 from blockmerge.planning.plan import Piece, Read
 from blockmerge.planning.rows import Worked, make_row, pieces_of
 from blockmerge.planning.settings import Settings
@@ -155,16 +155,16 @@ class _Combiner:
 
     def _common_rows(self, name: str, operands: Sequence[tuple[int, TensorSpec]]) -> int | None:
         """The leading rows that all operands have; None, and a problem, if their shapes differ in another way."""
-        (lead, base), whole = operands[0], operands[0][1].shape[0] if operands[0][1].shape else 1
+        lead, base = operands[0]
+        common = common_rows([spec for _, spec in operands], by_token=name in self.vocabulary)
         differing = [(model, spec) for model, spec in operands if spec.shape != base.shape]
         if not differing:
-            return whole
-        model, other = differing[0]
-        if name not in self.vocabulary or any(spec.shape[1:] != base.shape[1:] for _, spec in operands):
+            return common
+        if common is None:
+            model, other = differing[0]
             text = f"{name}: {list(base.shape)} and {list(other.shape)}"
             self.found.shapes.setdefault((lead, model), []).append(text)
             return None
-        common = min(spec.shape[0] for _, spec in operands)
         rest = base.shape[0] - common
         kept = f"; the last {rest} of {self.sources[lead].label} are kept as they are" if rest else ""
         self.worked.notes.append(

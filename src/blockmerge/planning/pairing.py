@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed
-from blockmerge.planning.checks import blendable, explain_sizes, tell_absent
+from blockmerge.planning.checks import blendable, common_rows, explain_sizes, tell_absent
 from blockmerge.planning.gradients import ratios, selected
 from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Arithmetic, Curve, OnMissing, Recipe
@@ -189,13 +189,13 @@ class _Pairer:
             if blendable(base.dtype) and not blendable(partner.dtype):
                 self.found.problems.append(MismatchError(_formats(base, self.first, partner, self.second)))
                 return
-            if partner.shape == base.shape:
-                continue
-            if self.vocabulary.isdisjoint(group) or partner.shape[1:] != base.shape[1:] or not base.shape:
+            rows = common_rows((base, partner), by_token=not self.vocabulary.isdisjoint(group))
+            if rows is None:
                 self._shape_problem(base, partner)
                 return
-            common = min(common or base.shape[0], partner.shape[0])
-            self._vocabulary_note(base, partner)
+            if partner.shape != base.shape:
+                common = min(common or rows, rows)
+                self._vocabulary_note(base, partner)
         self.found.targets.append(Target(name, base, position, steps, common))
 
     def _shape_problem(self, base: TensorSpec, partner: TensorSpec) -> None:

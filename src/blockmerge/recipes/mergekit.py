@@ -292,7 +292,7 @@ def _tokenizer(fields: Mapping[str, Node], references: References) -> TokenizerC
         source.problem("and tokenizer exclude each other; put it into tokenizer: {source: ...}")
     if full is not None:
         return tokens.read_tokenizer(full, references, _row)
-    return None if source is None else tokens.choice_of(_reference(source), references)
+    return None if source is None else tokens.chosen_in(source, _reference(source), references)
 
 
 def _row(node: Node, references: References) -> TokenSource:

@@ -14,30 +14,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from blockmerge.errors import RecipeError
 from blockmerge.recipes.document import Node
 from blockmerge.recipes.references import References
 from blockmerge.vocabularies import TokenizerChoice, TokenSource
 
-__all__ = ["choice_of", "numbers_of", "read_tokenizer", "row_of_token", "spelled"]
+__all__ = ["choice_of", "chosen_in", "numbers_of", "read_tokenizer", "row_of_token", "spelled"]
 
 RowReader = Callable[[Node, References], TokenSource]
 
 
 def choice_of(text: str, references: References) -> TokenizerChoice:
-    """The choice that one word means: ``union``, ``base`` or a model."""
+    """The choice that one word means: ``union``, ``base`` or a model.
+
+    Raises :class:`RecipeError` for what is next to one of these words and names no model of the recipe and no folder.
+    """
     if text == "union" or text == "base":
         return TokenizerChoice(text)
+    near = get_close_matches(text.lower(), ("union", "base"), 1, cutoff=0.7)
+    if near and text not in references.names and not Path(text).exists():
+        raise RecipeError(f"there is no model {text!r}; did you mean {near[0]}?")
     return TokenizerChoice("model", references.number(text))
+
+
+def chosen_in(node: Node, text: str, references: References) -> TokenizerChoice:
+    """The same for the word at ``node``, where a mistake is noted."""
+    try:
+        return choice_of(text, references)
+    except RecipeError as error:
+        node.problem(str(error))
+        return TokenizerChoice("union")
 
 
 def read_tokenizer(node: Node, references: References, row_of: RowReader | None = None) -> TokenizerChoice:
     """What a recipe says under ``tokenizer``; ``row_of`` reads where the row of a token comes from."""
     if not node.is_mapping:
-        return choice_of(node.text(), references)
+        return chosen_in(node, node.text(), references)
     fields = node.fields({"source": False, "tokens": False, "pad_to_multiple_of": False})
-    choice = choice_of(fields["source"].text() if "source" in fields else "union", references)
+    source = fields.get("source")
+    choice = TokenizerChoice("union") if source is None else chosen_in(source, source.text(), references)
     tokens: dict[str, TokenSource] = {}
     for token, value in fields["tokens"].pairs() if "tokens" in fields else ():
         if token in tokens:
