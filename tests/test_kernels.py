@@ -417,3 +417,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
     shutil.rmtree(tmp_path)
     tmp_path.touch()
     assert compiled(np.array([0, 1, 2, np.inf, 4], np.float32)) == 3
+
+
+def test_no_kernel_reaches_beyond_its_arrays(tmp_path: Path) -> None:
+    """Compiled code does not look; so all methods run once more, compiled to look."""
+    chosen = "equal_models or treats_equal or wherever or exactly_so_many"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", chosen]
+    looking = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "BLOCKMERGE_CACHE": str(tmp_path)}
+    file = Path(__file__).with_name("test_methods.py")
+    found = subprocess.run([*command, str(file)], env=looking, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout[-3000:]
