@@ -908,6 +908,13 @@ def test_a_recipe_can_be_merged_without_a_plan_of_ones_own(tmp_path: Path) -> No
     assert models.read(tmp_path / "out")["a.weight"][1].tolist() == [0.5] * 3
 
 
+@each
+def test_a_tensor_without_elements_is_kept(tmp_path: Path, case: Case) -> None:
+    tensors = {"a.weight": (F32, np.ones((2, 3), np.float32)), "empty.weight": (F32, np.zeros((0, 4), np.float32))}
+    paths = [write(tmp_path, k, tensors) for k in range(case.count + case.base)]
+    assert merge(tmp_path, recipe_of(case, paths))["empty.weight"][1].shape == (0, 4)
+
+
 # --- Trimming over the whole model -----------------------------------------------------------------------------------
 
 

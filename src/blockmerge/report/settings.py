@@ -81,7 +81,7 @@ def _series(plan: Plan) -> list[Series]:
     """All numbers of the method, by parameter and model."""
     found: dict[tuple[str, int | None], dict[str, float]] = {}
     for row in plan.curve_rows():
-        for name, values in row.numbers:
+        for name, values in row.numbers if row.pieces else ():  # a tensor without elements is made from none
             for model, value in zip(_models(row, values, name, plan), values, strict=True):
                 found.setdefault((name, model), {})[row.name] = value
     return [Series(name, model, values) for (name, model), values in found.items()]
