@@ -135,7 +135,6 @@ def test_all_problems_of_a_recipe_come_at_once_with_their_lines(tmp_path: Path) 
         load_recipe(path)
     lines = str(caught.value).splitlines()
     assert f"{path}:2: modles: is not known; did you mean models?" in lines
-    assert f"{path}:1: models is missing" in lines
     assert any(line.startswith(f"{path}:1: method: 'gradeint' is not known") for line in lines)
     assert any(line.startswith(f"{path}:3: values: 'x' is no finite number") for line in lines)
     assert f"{path}:5: by: is given twice" in lines
@@ -736,9 +735,13 @@ TIES = "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
 MISTAKES = {
     # native
     "method: tise\nmodels: [A]\nvalues: 1\n": [
-        "r:1: method: 'tise' is not known; `blockmerge methods` lists them",
-        "r:2: models: a gradient blends two models, not 1",
+        "r:1: method: 'tise' is not known; did you mean ties?",
     ],
+    "method: tise\nbase: B\nmodels: [{model: A, weight: 1}]\nt: 1\n": [
+        "r:1: method: 'tise' is not known; did you mean ties?",
+    ],
+    "method: no such\n": ["r:1: method: 'no such' is not known; `blockmerge methods` lists them"],
+    "models: [A, B]\n": ["r:1: method is missing"],
     "method: karcher\nmodles: [A]\n": [
         "r:2: modles: is not known; did you mean modules?",
         "r:1: models is missing (or slices or modules)",

@@ -105,7 +105,7 @@ once. Random choices follow from `seed` and the name of the tensor alone, so the
 
 ## What papers say and what mergekit does
 
-A native recipe means the paper. A [file of mergekit's](recipes.md#mergekits-files) means what mergekit documents, with
+A native recipe means the paper. A [file of mergekit's](recipes.md#mergekits-yaml) means what mergekit documents, with
 its bugs repaired. Where the two differ, `variant: mergekit` (or `scope`, for `ties`) turns a native recipe to the other
 side. `python bench/variants.py` measures how far results are apart, in units of what the method changes in the base:
 

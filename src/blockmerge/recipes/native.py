@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
 
 from blockmerge.errors import RecipeError, raise_all
+from blockmerge.methods import METHODS
 from blockmerge.recipes import blockmerge, common, methods, tokens
 from blockmerge.recipes.build import gradient
 from blockmerge.recipes.document import Document, Node
@@ -43,13 +45,14 @@ KEYS = {
 
 def read(document: Document) -> Recipe:
     """The recipe that ``document`` holds. Raises :class:`RecipeError` or several at once."""
+    if not any(key == "method" and node.plain() == "gradient" for key, node in document.root.pairs()):
+        _check_keys(document)
     fields = document.root.fields(KEYS)
     readers: dict[str, Callable[[Node], Any]] = {"values": _values, "filters": _texts, "models": _texts}
     arguments = {
         key: readers.get(key, Node.text)(node) for key, node in fields.items() if key not in ("name", "tokenizer")
     }
-    if (method := arguments.pop("method", None)) not in (None, "gradient"):
-        fields["method"].problem(f"{method!r} is not known; `blockmerge methods` lists them")
+    arguments.pop("method")
     models: list[str] = arguments.pop("models", [])
     if "models" in fields and len(models) != 2:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
@@ -64,6 +67,25 @@ def read(document: Document) -> Recipe:
         fields.get(key.partition(":")[0], document.root).problem(what)
         raise_all(document.problems)
         raise
+
+
+def _check_keys(document: Document) -> None:
+    """What can be said about a recipe whose method is not known, or not named: which keys it needs, nobody knows."""
+    parameters = {parameter.name for method in METHODS.values() for parameter in method.parameters}
+    every = dict.fromkeys((*KEYS, *methods.KEYS, *methods.INPUTS, *parameters), False)
+    fields = document.root.fields(every | {"method": True}, shown=KEYS)
+    if "method" in fields:
+        text = fields["method"].text()
+        near = get_close_matches(text, ["gradient", *METHODS], 1)
+        hint = f"did you mean {near[0]}?" if near else "`blockmerge methods` lists them"
+        fields["method"].problem(f"{text[:40]!r} is not known; {hint}")
+    for key, read in {"values": _values, "filters": _texts}.items():
+        if key in fields:
+            read(fields[key])
+    for key in ("only", "layers", "arithmetic"):
+        if key in fields:
+            fields[key].text()
+    document.check()
 
 
 def _texts(node: Node) -> list[str]:
