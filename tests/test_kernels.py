@@ -243,7 +243,8 @@ def test_hashes_are_halves_of_the_stream_wherever_they_start(first: int, count: 
 
 def by_rank(values: np.ndarray, row: int, ends: tuple[float, float], first: int, factors: np.ndarray | None) -> None:
     """Thin ``values`` in place by rank, row by row, with key 5; fill ``factors`` if there are some."""
-    way = thin.ByRank(np.array([ends]), np.array([5], np.uint64), factors is not None, ranks.ranking(row), row)
+    kind = thin.ByRank if factors is None else thin.ByRankRescaled
+    way = kind(np.array([ends]), np.array([5], np.uint64), ranks.ranking(row), row)
     if factors is None:
         thin.thin_all(values.reshape(1, -1), way, first)
         return
@@ -323,7 +324,7 @@ def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
         np.zeros((2, 3 + select.WINDOW // select.VALUES), np.int64),
         np.zeros((1, 3, select.VALUES), np.uint32),
     )
-    operands, scoring = np.stack([np.zeros_like(values), values]), scores.Scoring(scores.DIFFERENCE)
+    operands, scoring = np.stack([np.zeros_like(values), values]), scores.Difference()
     lows, sizes = np.full(2, low), np.array([select.WINDOW, select.FINE], np.uint32)
     select.count_window(scoring, operands, 0, np.array([0, 0]), lows, sizes, window)
     select.count_values(scoring, operands, 0, np.array([0]), lows, 2048, few)
@@ -417,6 +418,20 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
     shutil.rmtree(tmp_path)
     tmp_path.touch()
     assert compiled(np.array([0, 1, 2, np.inf, 4], np.float32)) == 3
+
+
+def test_old_kernels_are_removed_when_new_ones_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOCKMERGE_CACHE", str(tmp_path))
+    old, recent = tmp_path / "kernels-1", tmp_path / "kernels-2"
+    for folder in (old, recent):
+        (folder / "inner").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    found = cache._usable_folder()
+    assert found is not None
+    assert sorted(tmp_path.iterdir()) == sorted([recent, found])
+    os.utime(recent, (0, 0))
+    assert cache._usable_folder() == found
+    assert recent.exists()  # only where new ones come
 
 
 def test_no_kernel_reaches_beyond_its_arrays(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +22,7 @@ import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.runtime import rtsys
 
-__all__ = ["kernel"]
+__all__ = ["inner", "kernel"]
 
 
 def _user_cache() -> Path:
@@ -42,12 +44,25 @@ def _sources_hash() -> str:
 def _usable_folder() -> Path | None:
     try:
         folder = _user_cache() / f"kernels-{_sources_hash()}"
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            _remove_old(folder.parent)
+    except FileExistsError:  # another process was faster
+        pass
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
+def _remove_old(cache: Path) -> None:
+    """Remove the kernels of other versions that nobody has added to for long."""
+    for folder in cache.glob("kernels-*"):
+        if time.time() - folder.stat().st_mtime > _OLD:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_OLD = 60 * 86400
+"""Seconds after which the kernels of another version are removed."""
 _FOLDER = _usable_folder()
 
 
@@ -104,3 +119,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     finally:
         numba.config.CACHE_DIR = before
     return compiled
+
+
+inner = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Compile a function that kernels alone call: without what calls from Python need, which would take time."""

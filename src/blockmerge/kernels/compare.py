@@ -6,10 +6,8 @@ processor can still work on in parallel. The scalar product of a and b follows f
 
 from __future__ import annotations
 
-import numba
-
 from blockmerge.kernels.bits import decode_wide, finite
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 
 __all__ = ["FIELDS", "LANES", "compare", "compare_finite", "position"]
 
@@ -31,7 +29,7 @@ def compare(a, b, granule, lanes, out):
         _compare(a[start : start + granule], b[start : start + granule], lanes, out[row])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner(nogil=True, error_model="numpy")
 def _compare(a, b, lanes, out):
     differing, aa, bb, dd, most = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
     lanes[:] = 0.0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.scan import nonfinite
 from blockmerge.kernels.sums import add_numbers, difference, numbers, store
 from blockmerge.kernels.thin import left, span, thin
@@ -58,14 +57,14 @@ def join(operands, way, first, scales, weights, by_sign, normalize, scale, out):
     return bad
 
 
-@numba.njit
+@inner
 def _change(way, x, base, narrow, factors, out):
     """``out`` = difference of what is left in ``narrow``, times ``factors``."""
     for i in range(narrow.size):
         out[i] = left(way, narrow[i], x[i], base[i], out[i]) * factors[i]
 
 
-@numba.njit
+@inner
 def _add(vectors, weights, by_sign, normalize, scale, base, out):
     """``out`` = base + ``scale`` times the sum of ``vectors``."""
     bad, room, sums = False, np.empty((2, _STEP), weights.dtype), np.empty((2, _STEP), weights.dtype)
@@ -82,14 +81,14 @@ def _add(vectors, weights, by_sign, normalize, scale, base, out):
     return bad
 
 
-@numba.njit
+@inner
 def _sum(deltas, start, weights, out):
     out[:] = out.dtype.type(0)
     for k in range(len(deltas)):
         add_numbers(out, deltas[k, start : start + out.size], weights[k])
 
 
-@numba.njit
+@inner
 def _agreeing(deltas, start, weights, normalize, room, out):
     zero, one, small = out.dtype.type(0), out.dtype.type(1), out.dtype.type(1e-8)
     sign, weight = room[0, : out.size], room[1, : out.size]
@@ -105,7 +104,7 @@ def _agreeing(deltas, start, weights, normalize, room, out):
             out[i] /= weight[i] if abs(weight[i]) > small else one
 
 
-@numba.njit
+@inner
 def _add_agreeing(found, weight, sign, values, share, zero):
     for i in range(values.size):
         value = share * values[i]

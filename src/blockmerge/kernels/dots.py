@@ -5,10 +5,9 @@ So the loops over them vectorise, and no addition waits for the one before it.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.sums import difference, numbers
 
 __all__ = ["add_products", "add_sizes", "add_squares", "gram", "grams", "joined", "lanes"]
@@ -60,7 +59,7 @@ def add_products(vectors, columns, out):
                     total[c] += x[start + c] * y[start + c]
 
 
-@numba.njit
+@inner
 def _product(x, y):
     sums = np.zeros(_LANES)
     for start in range(0, x.size, _LANES):
@@ -70,13 +69,13 @@ def _product(x, y):
     return joined(sums)
 
 
-@numba.njit
+@inner
 def lanes(count):
     """Running sums for ``count`` sums, (count, lanes), all zero."""
     return np.zeros((count, _LANES))
 
 
-@numba.njit
+@inner
 def add_sizes(values, sums):
     """Add the magnitudes of ``values`` to the running ``sums``."""
     for start in range(0, values.size, _LANES):
@@ -85,7 +84,7 @@ def add_sizes(values, sums):
             sums[lane] += abs(np.float64(some[lane]))
 
 
-@numba.njit
+@inner
 def add_squares(values, sums):
     """Add the squares of ``values`` to the running ``sums``."""
     for start in range(0, values.size, _LANES):
@@ -95,7 +94,7 @@ def add_squares(values, sums):
             sums[lane] += value * value
 
 
-@numba.njit
+@inner
 def joined(sums):
     """The sum of running sums, pairwise."""
     count = sums.size

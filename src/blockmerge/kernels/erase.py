@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba.extending import overload
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.dots import add_squares, joined, lanes
 from blockmerge.kernels.select import SOME, VALUES, magnitude, marks_and_places, where
 from blockmerge.kernels.sums import add, difference, store
@@ -45,7 +44,7 @@ def count_values_and_squares(operands, low, step, counts, squares):
         squares[VALUES, k] += joined(sums[k])
 
 
-@numba.njit
+@inner
 def _drop_below(values, scores, limit):
     for i in range(values.size):
         values[i] = values[i] if magnitude(scores[i]) >= limit else 0.0
@@ -88,18 +87,18 @@ def _choose_by(operands, way, start, first, out):
     return lambda operands, way, start, first, out: _varied(operands, way, start, first, out)
 
 
-@numba.njit
+@inner
 def _fill(out):
     out[:] = np.float32(1)
 
 
-@numba.njit
+@inner
 def _varied(operands, way, start, first, out):
     variances(operands, start, out)
     thin(way, 0, out, start, first + start, out)
 
 
-@numba.njit
+@inner
 def _drop(values, kept):
     """Zero ``values`` where ``kept`` is zero; what is not finite stays so, or becomes NaN."""
     for i in range(values.size):
@@ -107,7 +106,7 @@ def _drop(values, kept):
         values[i] = value * 0 if kept[i] == 0 else value
 
 
-@numba.njit
+@inner
 def _agreeing_mean(vectors, weights, balanced, least, total, weight, out):
     zero, one = out.dtype.type(0), out.dtype.type(1)
     total[:] = zero
@@ -125,13 +124,13 @@ def _agreeing_mean(vectors, weights, balanced, least, total, weight, out):
         out[i] /= share if share > zero else one
 
 
-@numba.njit
+@inner
 def _add(total, values):
     for i in range(total.size):
         total[i] += values[i]
 
 
-@numba.njit
+@inner
 def _add_agreeing(found, weight, sign, values, share):
     zero = found.dtype.type(0)
     for i in range(found.size):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.kernels.bits import float32_bits
+from blockmerge.kernels.cache import inner
 
 __all__ = ["BUCKET", "KNOWN_BITS", "UNKNOWN", "Ranking", "double_rank", "double_ranks", "ranking", "ranks_by_bucket"]
 
@@ -63,7 +63,7 @@ def ranking(row: int) -> Ranking:
     )
 
 
-@numba.njit
+@inner
 def ranks_by_bucket(values, room):
     """Fill ``room.bits`` with magnitudes, and give the first bucket that has some, and the last.
 
@@ -91,7 +91,7 @@ def ranks_by_bucket(values, room):
     return first, last
 
 
-@numba.njit
+@inner
 def double_rank(bits, own):
     """Twice the rank of ``own`` among ``bits``, equal ones sharing the mean of theirs."""
     total = np.uint32(0)
@@ -100,7 +100,7 @@ def double_rank(bits, own):
     return np.int64(total) - 1
 
 
-@numba.njit
+@inner
 def double_ranks(values, room):
     """Fill ``room.ranks`` with twice the rank of the size of each of ``values``, equal ones sharing the mean."""
     keys, ranks, half = room.keys[: values.size], room.ranks[: values.size], np.uint64(32)
@@ -117,7 +117,7 @@ def double_ranks(values, room):
         begin = end
 
 
-@numba.njit
+@inner
 def _insertion_sorted(keys):
     for i in range(1, keys.size):
         key, at = keys[i], i
@@ -128,7 +128,7 @@ def _insertion_sorted(keys):
     return keys
 
 
-@numba.njit
+@inner
 def _radix_sorted(keys, room):
     """By the 31 bits of magnitudes, digit by digit from the lowest; equal ones stay in their order."""
     source, target, counts = keys, room.sorted[: keys.size], room.digits

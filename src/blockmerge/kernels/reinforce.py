@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 
 __all__ = ["count_changes", "reinforced_sum"]
 
@@ -57,18 +56,18 @@ def reinforced_sum(deltas, values, epsilon, factors, out):
             found[i] = alone[i] if users[i] == 1 else found[i] / out.dtype.type(max(users[i], 1))
 
 
-@numba.njit
+@inner
 def _changed(delta, epsilon):
     return not (abs(delta) <= epsilon)  # what is not a number counts as changed, so that it reaches the result
 
 
-@numba.njit
+@inner
 def _count_users(part, epsilon, users):
     for i in range(part.size):
         users[i] += np.int32(_changed(part[i], epsilon))
 
 
-@numba.njit
+@inner
 def _add_changed(part, values, epsilon, factor, shared, alone):
     zero = shared.dtype.type(0)
     for i in range(part.size):

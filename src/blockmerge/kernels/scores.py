@@ -1,45 +1,73 @@
-"""Scores of elements, one float32 each, by whose size they are ranked: task vectors, variances, importance.
+"""Scores of elements, one float32 each, by whose size they are ranked: differences, variances, importance.
 
-Kernels that rank score some elements at a time, as many as the nearest cache holds, whatever the score.
+What is scored is a tuple; :func:`score` is chosen by its type while compiling. Kernels that rank score some elements at
+a time, as many as the nearest cache holds.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
-import numpy as np
+from numba.extending import overload
 from numpy.typing import NDArray
 
+from blockmerge.kernels.cache import inner
 from blockmerge.kernels.softmax import importance
 from blockmerge.kernels.sums import difference
 from blockmerge.kernels.variance import variances
 
-__all__ = ["DIFFERENCE", "IMPORTANCE", "VARIANCE", "Scoring", "score"]
-
-DIFFERENCE, VARIANCE, IMPORTANCE = range(3)
+__all__ = ["Difference", "Importance", "Variance", "score"]
 
 
-class Scoring(NamedTuple):
-    """What is scored: one of the ways above; for importance with the divergences of rows of ``width`` elements."""
+class Difference(NamedTuple):
+    """Score k is operand k + 1 less operand ``base``, the first."""
 
-    way: int
-    divergences: NDArray[Any] = np.empty(0, np.float32)
-    width: int = 1
+    base: int = 0
 
 
-@numba.njit
+class Variance(NamedTuple):
+    """The variance of the operands behind operand ``base``, the first."""
+
+    base: int = 0
+
+
+class Importance(NamedTuple):
+    """The size of the difference of two operands, times the divergence of its row of ``width`` elements."""
+
+    divergences: NDArray[Any]
+    width: int
+
+
 def score(scoring, number, operands, start, first, out):
     """Fill ``out`` with score ``number`` of elements of the ``operands`` from ``start`` on.
 
-    That one is number ``first`` of the tensor. Only differences have several scores, one for each operand behind the
-    first.
+    That one is number ``first`` of the tensor.
     """
+    raise NotImplementedError
+
+
+@overload(score)
+def _score(scoring, number, operands, start, first, out):
+    del number, operands, start, first, out
+    own = _WAYS[scoring.instance_class]
+    return lambda scoring, number, operands, start, first, out: own(scoring, number, operands, start, first, out)
+
+
+@inner
+def _difference(scoring, number, operands, start, first, out):
     stop = start + out.size
-    if scoring.way == DIFFERENCE:
-        difference(operands[number + 1, start:stop], operands[0, start:stop], out)
-    elif scoring.way == VARIANCE:
-        variances(operands, start, out)
-    else:
-        base, model = operands[0, start:stop], operands[1, start:stop]
-        importance(base, model, first, scoring.width, scoring.divergences, out)
+    difference(operands[number + 1, start:stop], operands[scoring.base, start:stop], out)
+
+
+@inner
+def _variance(scoring, number, operands, start, first, out):
+    variances(operands, start, out)
+
+
+@inner
+def _importance(scoring, number, operands, start, first, out):
+    stop = start + out.size
+    importance(operands[0, start:stop], operands[1, start:stop], first, scoring.width, scoring.divergences, out)
+
+
+_WAYS = {Difference: _difference, Variance: _variance, Importance: _importance}

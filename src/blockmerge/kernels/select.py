@@ -9,11 +9,10 @@ of which is element ``first`` of the tensor. A target is a rank that is looked f
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from blockmerge.kernels.bits import float32_bits
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.scores import score
 
 __all__ = [
@@ -42,7 +41,7 @@ _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _SHIFT = np.uint32(LOW_BITS)
 
 
-@numba.njit
+@inner
 def magnitude(value):
     """The bits of the size of a float32."""
     return np.uint32(float32_bits(value) & _MAGNITUDE)
@@ -77,7 +76,7 @@ def count_window(scoring, operands, first, scores, lows, sizes, counts):
             _count_window(some, lows[target], sizes[target], counts[target], marks, places)
 
 
-@numba.njit
+@inner
 def _count_window(some, low, size, counts, marks, places):
     below, zeros = np.uint32(0), np.uint32(0)
     for i in range(some.size):
@@ -109,13 +108,13 @@ def count_values(scoring, operands, first, scores, firsts, step, counts):
                 count[np.uint32(magnitude(some[at]) - low)] += 1
 
 
-@numba.njit
+@inner
 def marks_and_places():
     """Room for :func:`where`."""
     return np.empty(SOME + 8, np.uint8), np.empty((2, SOME + 8), np.uint64)
 
 
-@numba.njit
+@inner
 def where(values, first, count, marks, places):
     """How many of ``values``, SOME at most, are among ``count`` magnitudes from ``first`` on; ``places`` tell which.
 
@@ -126,7 +125,7 @@ def where(values, first, count, marks, places):
     return marked(marks, values.size, places)
 
 
-@numba.njit
+@inner
 def marked(marks, size, places):
     """How many of ``size`` ``marks`` are one, where the others are zero; the first row of ``places`` tells which.
 

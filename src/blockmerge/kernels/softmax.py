@@ -6,11 +6,10 @@ not depend on a library.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from blockmerge.kernels.bits import bits_float64, encode, finite, float64_bits, number
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 
 __all__ = ["copy_important", "importance", "row_sums"]
 
@@ -23,7 +22,7 @@ _ONE = np.uint64(1023)
 _EXPONENT = np.uint64(52)
 
 
-@numba.njit
+@inner
 def _expm1(x):
     """exp(x) - 1 to some units of float64, for sizes up to 300; beyond, that of 300."""
     x = min(max(x, -_LIMIT), _LIMIT)
@@ -61,7 +60,7 @@ def row_sums(base, model, first, width, out):
         at = end
 
 
-@numba.njit
+@inner
 def _terms(base, model, e, x, y):
     for i in range(base.size):
         value = number(model[i], e[i])
@@ -71,7 +70,7 @@ def _terms(base, model, e, x, y):
         y[i] = e[i] * _expm1(-apart)
 
 
-@numba.njit
+@inner
 def _total(values):
     a = b = c = d = e = f = g = h = 0.0
     whole = values.size // 8 * 8
@@ -101,7 +100,7 @@ def importance(base, model, first, width, divergences, out):
         at = end
 
 
-@numba.njit
+@inner
 def _importance(base, model, divergence, out):
     for i in range(out.size):
         out[i] = abs(number(model[i], divergence) - number(base[i], divergence)) * divergence
@@ -122,7 +121,7 @@ def copy_important(base, model, first, width, divergences, threshold, out):
     return bad
 
 
-@numba.njit
+@inner
 def _copy(base, model, scores, threshold, out):
     bad = False
     for i in range(out.size):

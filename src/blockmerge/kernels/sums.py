@@ -7,11 +7,10 @@ same bits on every processor. Accumulators are flat arrays of numbers, everythin
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from blockmerge.kernels.bits import encode, finite, number
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 
 __all__ = [
     "add",
@@ -66,7 +65,7 @@ def changed(operands, shares, out):
     return bad
 
 
-@numba.njit
+@inner
 def _add_difference(total, x, base, share):
     for i in range(total.size):
         total[i] += share * (number(x[i], total[i]) - number(base[i], total[i]))

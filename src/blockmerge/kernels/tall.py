@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 
 __all__ = ["keep_used"]
 
@@ -33,7 +32,7 @@ def keep_used(deltas, factors, least, joined):
             part[i] = (value if users[i] >= least else value * 0) + damage[i]
 
 
-@numba.njit
+@inner
 def _count_users(deltas, factor, joined, users, damage):
     for i in range(deltas.size):
         users[i] += np.int32(abs(deltas[i]) >= factor * abs(joined[i] - deltas[i]))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
 from blockmerge.kernels.bits import float32_bits, number
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.chance import hashes, limit_of, mixed
 from blockmerge.kernels.dots import add_sizes, joined, lanes
 from blockmerge.kernels.ranks import (
@@ -31,7 +30,19 @@ from blockmerge.kernels.ranks import (
 from blockmerge.kernels.select import SOME, marked, marks_and_places, where
 from blockmerge.kernels.sums import difference
 
-__all__ = ["Between", "ByChance", "ByRank", "Everything", "left", "norms", "ranking", "span", "thin", "thin_all"]
+__all__ = [
+    "Between",
+    "ByChance",
+    "ByRank",
+    "ByRankRescaled",
+    "Everything",
+    "left",
+    "norms",
+    "ranking",
+    "span",
+    "thin",
+    "thin_all",
+]
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 Array = NDArray[Any]
@@ -69,18 +80,25 @@ class ByChance(NamedTuple):
 class ByRank(NamedTuple):
     """Each stays with a chance from ``chances[k, 0]`` to ``chances[k, 1]``, linear in the rank of its size in its row.
 
-    Equal sizes share the mean of their ranks, and the only element of a row has the mean chance. With ``rescale`` the
-    factors are multiplied by one over the chances (0 for none).
+    Equal sizes share the mean of their ranks, and the only element of a row has the mean chance.
     """
 
     chances: Array
     seeds: Array
-    rescale: bool
     room: Ranking
     row: int
 
 
-@numba.njit
+class ByRankRescaled(NamedTuple):
+    """The same; factors are multiplied by one over the chances (0 for none)."""
+
+    chances: Array
+    seeds: Array
+    room: Ranking
+    row: int
+
+
+@inner
 def span(way):
     """How many elements are thinned at a time."""
     return SOME if way.row == 0 else way.row
@@ -147,12 +165,12 @@ def norms(operands, way, first, out):
         out[k, 0], out[k, 1] = joined(sums[2 * k]), joined(sums[2 * k + 1])
 
 
-@numba.njit
+@inner
 def _everything(way, k, values, start, first, factors):
     pass
 
 
-@numba.njit
+@inner
 def _between(way, k, values, start, first, factors):
     low, high, ties = way.lows[k], way.highs[k], way.ties[start // way.chunk, k]
     for i in range(values.size):
@@ -163,7 +181,7 @@ def _between(way, k, values, start, first, factors):
         _keep_ties(values, high, ties[1], first, way.seeds[k])
 
 
-@numba.njit
+@inner
 def _keep_ties(values, bound, ties, first, seed):
     """Of the ``ties[0]`` elements left that equal ``bound`` keep ``ties[1]``: each with what chance is left for it.
 
@@ -171,34 +189,33 @@ def _keep_ties(values, bound, ties, first, seed):
     """
     marks, places = marks_and_places()
     for at in places[0, : where(values, bound, np.uint32(1), marks, places)]:
-        chance = np.int64(mixed(np.uint64(first + at), seed) >> np.uint64(33))
+        chance = np.int64(mixed(np.uint64(first) + at, seed) >> np.uint64(33))
         kept = chance * ties[0] < ties[1] << 31
         values[at] = values[at] if kept else np.float32(0.0)
         ties[1] -= kept
         ties[0] -= 1
 
 
-@numba.njit
+@inner
 def _by_chance(way, k, values, start, first, factors):
     limit, chosen = way.limits[k], hashes(first, values.size, way.seeds[k])
     for i in range(values.size):
         values[i] = values[i] if chosen[i] < limit else np.float32(0.0)
 
 
-@numba.njit
-def _by_rank(way, k, values, start, first, factors):
-    room, low, high = way.room, way.chances[k, 0], way.chances[k, 1]
-    half_step = (high - low) / (2 * values.size - 2) if values.size > 1 else 0.0
-    smallest = low if values.size > 1 else (low + high) / 2
-    chosen = hashes(first, values.size, way.seeds[k])
-    if way.rescale:
-        _by_each_rank(room, smallest, half_step, chosen, values, factors)
-    else:
-        _by_bucket(room, smallest, half_step, chosen, values)
+@inner
+def _chances(way, k, size):
+    """The chance of the smallest of a row of ``size``, and how much more it is for half a rank."""
+    low, high = way.chances[k, 0], way.chances[k, 1]
+    if size == 1:
+        return (low + high) / 2, 0.0
+    return low, (high - low) / (2 * size - 2)
 
 
-@numba.njit
-def _by_each_rank(room, smallest, half_step, chosen, values, factors):
+@inner
+def _by_rank_rescaled(way, k, values, start, first, factors):
+    room, chosen = way.room, hashes(first, values.size, way.seeds[k])
+    smallest, half_step = _chances(way, k, values.size)
     double_ranks(values, room)
     for i in range(values.size):
         chance = smallest + half_step * room.ranks[i]
@@ -206,13 +223,15 @@ def _by_each_rank(room, smallest, half_step, chosen, values, factors):
         factors[i] *= 1.0 / chance if chance > 0 else 0.0
 
 
-@numba.njit
-def _by_bucket(room, smallest, half_step, chosen, values):
+@inner
+def _by_rank(way, k, values, start, first, factors):
     """Without sorting: between the chances of the lowest and the highest rank of a bucket lies next to nothing.
 
     So hashes decide for nearly all elements whatever their rank in it; for the rest the rank is counted.
     """
-    size, half = values.size, np.uint64(32)
+    room, size, half = way.room, values.size, np.uint64(32)
+    chosen = hashes(first, size, way.seeds[k])
+    smallest, half_step = _chances(way, k, size)
     bits, own, stays, marks = room.bits[:size], room.own[:size], room.stays[:size], room.marks
     first, last = ranks_by_bucket(values, room)
     limits, begins = room.limits[first : last + 1], room.begins[first : last + 2]
@@ -231,7 +250,7 @@ def _by_bucket(room, smallest, half_step, chosen, values):
         values[i] = values[i] if stays[i] else np.float32(0.0)
 
 
-@numba.njit
+@inner
 def _limits(smallest, half_step, begin, end):
     """The limits of the lowest rank among those from ``begin`` up to ``end``, and above it that of the highest."""
     lowest = smallest + half_step * np.float64(2 * begin)
@@ -239,7 +258,7 @@ def _limits(smallest, half_step, begin, end):
     return np.uint64(limit_of(highest)) << np.uint64(32) | np.uint64(limit_of(lowest))
 
 
-@numba.njit
+@inner
 def _decide(room, bits, smallest, half_step, chosen, unsure):
     """``stays`` of those elements whose rank has to be known."""
     known, limits = room.known, room.known_limits
@@ -256,4 +275,10 @@ def _decide(room, bits, smallest, half_step, chosen, unsure):
 _SLOTS, _SCATTER = np.uint32(32 - KNOWN_BITS), np.uint32(2654435761)
 
 
-_WAYS = {Everything: _everything, Between: _between, ByChance: _by_chance, ByRank: _by_rank}
+_WAYS = {
+    Everything: _everything,
+    Between: _between,
+    ByChance: _by_chance,
+    ByRank: _by_rank,
+    ByRankRescaled: _by_rank_rescaled,
+}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.sums import differences
 
 __all__ = ["variances"]
@@ -42,7 +41,7 @@ def variances(operands, begin, out):
             found[i] = np.float32(0.0 if square[i] == 0.0 else value)
 
 
-@numba.njit
+@inner
 def _add_moments(total, square, values, origin):
     for i in range(values.size):
         apart = np.float64(values[i]) - np.float64(origin[i])

@@ -17,7 +17,7 @@ from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Oper
 from blockmerge.methods.ranking import Search, Target
 
 if TYPE_CHECKING:
-    from blockmerge.kernels.scores import Scoring
+    from blockmerge.kernels import scores
 
 __all__ = ["METHOD", "Fusion"]
 
@@ -89,11 +89,11 @@ class Importance:
 
     rows: Rows
 
-    def bind(self, statistics: Sequence[Array]) -> Scoring:
+    def bind(self, statistics: Sequence[Array]) -> scores.Importance:
         """How kernels score."""
         from blockmerge.kernels import scores
 
-        return scores.Scoring(scores.IMPORTANCE, divergences(statistics[0], self.rows), self.rows.width)
+        return scores.Importance(divergences(statistics[0], self.rows), self.rows.width)
 
 
 def _quartile(count: int, _zeros: int, *, number: int) -> int:

@@ -15,16 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.operations import GRANULE, STEP, Array, Measure, Observe, Tally
 from blockmerge.methods.vectors import uniform
-
-if TYPE_CHECKING:
-    from blockmerge.kernels.scores import Scoring
 
 __all__ = ["PARTS", "Counts", "Equals", "Ranked", "Scores", "Search", "Target", "Values", "packed", "unpacked"]
 
@@ -39,8 +36,8 @@ Counts = NDArray[np.int64]
 class Scores(Protocol):
     """What gives each element its scores, one or several."""
 
-    def bind(self, statistics: Sequence[Array]) -> Scoring:
-        """How kernels score, given what earlier passes measured."""
+    def bind(self, statistics: Sequence[Array]) -> Any:
+        """How kernels score (:mod:`blockmerge.kernels.scores`), given what earlier passes measured."""
         ...
 
 

@@ -20,7 +20,7 @@ from blockmerge.methods.thinning import Nothing, Way
 from blockmerge.methods.vectors import uniform
 
 if TYPE_CHECKING:
-    from blockmerge.kernels.scores import Scoring
+    from blockmerge.kernels.scores import Variance
 
 __all__ = ["METHOD", "SelectCalculateErase"]
 
@@ -28,12 +28,12 @@ __all__ = ["METHOD", "SelectCalculateErase"]
 class Variances:
     """Scores an element by the variance of its task vectors."""
 
-    def bind(self, statistics: Sequence[Array]) -> Scoring:
+    def bind(self, statistics: Sequence[Array]) -> Variance:
         """How kernels score."""
         from blockmerge.kernels import scores
 
         del statistics
-        return scores.Scoring(scores.VARIANCE)
+        return scores.Variance()
 
 
 def chosen(selection: Selection, statistics: Sequence[Array]) -> Way:

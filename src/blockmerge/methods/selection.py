@@ -13,7 +13,7 @@ from blockmerge.methods.operations import STEP, Array, Measure
 from blockmerge.methods.ranking import Counts, Ranked, Scores, Search, Target, Values
 
 if TYPE_CHECKING:
-    from blockmerge.kernels.scores import Scoring
+    from blockmerge.kernels.scores import Difference
     from blockmerge.kernels.thin import Between
 
 __all__ = ["Deltas", "Keep", "Selection", "Share", "keys"]
@@ -187,12 +187,12 @@ def _quotas(counts: Counts, wanted: Sequence[int]) -> NDArray[np.int64]:
 class Deltas:
     """The scores of task vectors: the operands less the first."""
 
-    def bind(self, statistics: Sequence[Array]) -> Scoring:
+    def bind(self, statistics: Sequence[Array]) -> Difference:
         """One vector after the other."""
         from blockmerge.kernels import scores
 
         del statistics
-        return scores.Scoring(scores.DIFFERENCE)
+        return scores.Difference()
 
 
 def keys(count: int, key: int) -> NDArray[np.uint64]:

@@ -209,9 +209,11 @@ class ByRank(Thinning):
         del statistics
         chances, seeds = np.array(self.chances), keys(len(self.chances), self.key)
 
-        def way(_first: int, count: int) -> thin.ByRank:
+        kind = thin.ByRankRescaled if self.rescale else thin.ByRank
+
+        def way(_first: int, count: int) -> thin.ByRank | thin.ByRankRescaled:
             row = min(self.length, count)  # a vocabulary's row may be cut
-            return thin.ByRank(chances, seeds, self.rescale, thin.ranking(row), row)
+            return kind(chances, seeds, thin.ranking(row), row)
 
         return way
 
