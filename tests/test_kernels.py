@@ -254,6 +254,18 @@ def by_rank(values: np.ndarray, row: int, ends: tuple[float, float], first: int,
 
 
 @numba.njit
+def marked(marks, size, places):  # type: ignore[no-untyped-def]
+    return select.marked(marks, size, places)
+
+
+@numba.njit
+def l1(values):  # type: ignore[no-untyped-def]
+    running = dots.lanes(1)
+    dots.add_sizes(values, running[0])
+    return dots.joined(running[0])
+
+
+@numba.njit
 def thin_some(way, values, start, first, factors):  # type: ignore[no-untyped-def]
     thin.thin(way, 0, values, start, first, factors)
 
@@ -341,7 +353,7 @@ def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
 def test_marks_are_found_where_they_are(size: int, density: float) -> None:
     marks = (np.random.default_rng(size).random(size + 8) < density).astype(np.uint8)
     places = np.empty((2, size + 8), np.uint64)
-    found = places[0, : int(select.marked(marks, size, places))]
+    found = places[0, : int(marked(marks, size, places))]
     assert (found == np.flatnonzero(marks[:size])).all()
 
 
@@ -376,9 +388,7 @@ def test_sums_by_rows_and_columns_are_what_they_say() -> None:
     dots.add_products(x, 21, products)
     upper = np.triu_indices(3)
     assert np.allclose(products[upper], np.einsum("irc,jrc->ijc", rows, rows)[upper], rtol=1e-13)
-    running = dots.lanes(1)
-    dots.add_sizes(x[0], running[0])
-    assert np.isclose(dots.joined(running[0]), np.abs(x[0]).sum(), rtol=1e-14)
+    assert np.isclose(l1(x[0]), np.abs(x[0]).sum(), rtol=1e-14)
     shares, total = random.normal(0, 1, 21), np.zeros(70)
     sums.add_columns(total, x[1][30:100], shares, 30 % 21)
     assert (total == shares[np.arange(30, 100) % 21] * x[1][30:100]).all()
