@@ -29,7 +29,7 @@ def compare(a, b, granule, lanes, out):
         _compare(a[start : start + granule], b[start : start + granule], lanes, out[row])
 
 
-@inner(nogil=True, error_model="numpy")
+@inner
 def _compare(a, b, lanes, out):
     differing, aa, bb, dd, most = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
     lanes[:] = 0.0
