@@ -19,7 +19,7 @@ from blockmerge.sources import Source
 __all__ = ["TILE", "Buffers", "Computed", "Computer", "place_of"]
 
 TILE = 1 << 20
-"""Bytes of output computed at once: with its operands, what an L2 cache holds."""
+"""Bytes of output computed at once: a whole block, so that threads seldom take turns at the interpreter."""
 
 
 class Computed(NamedTuple):

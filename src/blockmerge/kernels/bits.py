@@ -15,7 +15,9 @@ from numba import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
-__all__ = ["decode", "decode_wide", "encode", "finite", "number", "rounded"]
+from blockmerge.kernels.cache import inner
+
+__all__ = ["decode", "decode_wide", "encode", "finite", "magnitude", "number", "rounded"]
 
 _U16, _I16, _U32, _F32, _F64 = np.uint16, np.int16, np.uint32, np.float32, np.float64
 
@@ -47,6 +49,12 @@ float32_bits = _bitcast(types.float32, types.uint32)
 bits_float32 = _bitcast(types.uint32, types.float32)
 float64_bits = _bitcast(types.float64, types.uint64)
 bits_float64 = _bitcast(types.uint64, types.float64)
+
+
+@inner
+def magnitude(value):
+    """The bits of the size of a float32: as integers, they ascend with it."""
+    return np.uint32(float32_bits(value) & _U32(0x7FFFFFFF))
 
 
 @intrinsic

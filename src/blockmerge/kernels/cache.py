@@ -57,8 +57,9 @@ def _usable_folder() -> Path | None:
 def _remove_old(cache: Path) -> None:
     """Remove the kernels of other versions that nobody has added to for long."""
     for folder in cache.glob("kernels-*"):
-        if time.time() - folder.stat().st_mtime > _OLD:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process may have been faster
+            if time.time() - folder.stat().st_mtime > _OLD:
+                shutil.rmtree(folder)
 
 
 _OLD = 60 * 86400

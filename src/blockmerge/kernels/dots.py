@@ -10,7 +10,7 @@ import numpy as np
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.sums import difference, numbers
 
-__all__ = ["add_products", "add_sizes", "add_squares", "gram", "grams", "joined", "lanes"]
+__all__ = ["accumulate", "add_products", "add_sizes", "gram", "grams", "joined", "lanes"]
 
 _LANES, _SUMMED = 128, 1 << 12
 
@@ -62,10 +62,7 @@ def add_products(vectors, columns, out):
 @inner
 def _product(x, y):
     sums = np.zeros(_LANES)
-    for start in range(0, x.size, _LANES):
-        one, other = x[start : start + _LANES], y[start : start + _LANES]
-        for lane in range(one.size):
-            sums[lane] += np.float64(one[lane]) * np.float64(other[lane])
+    accumulate(x, y, sums)
     return joined(sums)
 
 
@@ -85,13 +82,12 @@ def add_sizes(values, sums):
 
 
 @inner
-def add_squares(values, sums):
-    """Add the squares of ``values`` to the running ``sums``."""
-    for start in range(0, values.size, _LANES):
-        some = values[start : start + _LANES]
-        for lane in range(some.size):
-            value = np.float64(some[lane])
-            sums[lane] += value * value
+def accumulate(x, y, sums):
+    """Add the products of ``x`` and ``y`` to the running ``sums``."""
+    for start in range(0, x.size, _LANES):
+        one, other = x[start : start + _LANES], y[start : start + _LANES]
+        for lane in range(one.size):
+            sums[lane] += np.float64(one[lane]) * np.float64(other[lane])
 
 
 @inner

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload
 
+from blockmerge.kernels.bits import magnitude
 from blockmerge.kernels.cache import inner, kernel
-from blockmerge.kernels.dots import add_squares, joined, lanes
-from blockmerge.kernels.select import SOME, VALUES, magnitude, marks_and_places, where
-from blockmerge.kernels.sums import add, difference, store
+from blockmerge.kernels.dots import accumulate, joined, lanes
+from blockmerge.kernels.select import SOME, VALUES, marks_and_places, where
+from blockmerge.kernels.sums import add, add_numbers, difference, store
 from blockmerge.kernels.thin import Everything, thin
 from blockmerge.kernels.variance import variances
 
 __all__ = ["add_agreeing_mean", "count_values_and_squares"]
-
-_STEP = 2048
 
 
 @kernel
@@ -39,7 +38,7 @@ def count_values_and_squares(operands, low, step, counts, squares):
             for at in found:
                 squares[magnitude(some[at]) - low, k] += delta[at] * delta[at]
             _drop_below(delta, some, low + np.uint32(VALUES))
-            add_squares(delta, sums[k])
+            accumulate(delta, delta, sums[k])
     for k in range(squares.shape[1]):
         squares[VALUES, k] += joined(sums[k])
 
@@ -58,10 +57,10 @@ def add_agreeing_mean(operands, way, first, weights, balanced, least, out):
     ones if ``balanced``. The weights of those that agree count as ``least`` if their sum is smaller. Summed in the type
     of ``weights``; ``operands`` as above, operand 0 is the base. Says whether a value is not finite.
     """
-    bad, chosen = False, np.empty(_STEP, np.float32)
-    vectors, room = np.empty((weights.size, _STEP), weights.dtype), np.empty((3, _STEP), weights.dtype)
-    for start in range(0, out.size, _STEP):
-        stop = min(start + _STEP, out.size)
+    bad, chosen = False, np.empty(SOME, np.float32)
+    vectors, room = np.empty((weights.size, SOME), weights.dtype), np.empty((3, SOME), weights.dtype)
+    for start in range(0, out.size, SOME):
+        stop = min(start + SOME, out.size)
         size = stop - start
         base, found = operands[0, start:stop], room[0, :size]
         _choose(operands, way, start, first, chosen[:size])
@@ -82,18 +81,14 @@ def _choose(operands, way, start, first, out):
 @overload(_choose)
 def _choose_by(operands, way, start, first, out):
     del operands, start, first, out
-    if way.instance_class is Everything:
-        return lambda operands, way, start, first, out: _fill(out)
-    return lambda operands, way, start, first, out: _varied(operands, way, start, first, out)
+    return _everywhere if way.instance_class is Everything else _by_variance
 
 
-@inner
-def _fill(out):
+def _everywhere(operands, way, start, first, out):
     out[:] = np.float32(1)
 
 
-@inner
-def _varied(operands, way, start, first, out):
+def _by_variance(operands, way, start, first, out):
     variances(operands, start, out)
     thin(way, 0, out, start, first + start, out)
 
@@ -113,7 +108,7 @@ def _agreeing_mean(vectors, weights, balanced, least, total, weight, out):
     weight[:] = zero
     out[:] = zero
     for k in range(weights.size):
-        _add(total, vectors[k])
+        add_numbers(total, vectors[k], one)
     for i in range(out.size):
         down = -one if total[i] < zero else zero
         total[i] = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
@@ -122,12 +117,6 @@ def _agreeing_mean(vectors, weights, balanced, least, total, weight, out):
     for i in range(out.size):
         share = max(weight[i], least)
         out[i] /= share if share > zero else one
-
-
-@inner
-def _add(total, values):
-    for i in range(total.size):
-        total[i] += values[i]
 
 
 @inner

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.kernels.bits import float32_bits
+from blockmerge.kernels.bits import magnitude
 from blockmerge.kernels.cache import inner
 
 __all__ = ["BUCKET", "KNOWN_BITS", "UNKNOWN", "Ranking", "double_rank", "double_ranks", "ranking", "ranks_by_bucket"]
 
-_MAGNITUDE = np.uint32(0x7FFFFFFF)
 BUCKET = np.uint32(18)
 _BUCKETS = 1 << 13
 KNOWN_BITS, UNKNOWN = 9, np.uint32(0xFFFFFFFF)
@@ -73,7 +72,7 @@ def ranks_by_bucket(values, room):
     bits, counts, begins, one = room.bits[: values.size], room.counts, room.begins, np.uint32(1)
     lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)
     for i in range(values.size):
-        own = np.uint32(float32_bits(values[i]) & _MAGNITUDE)
+        own = magnitude(values[i])
         bits[i] = own
         lowest = min(lowest, np.uint32(own - one))  # no zero
         highest = max(highest, own)
@@ -105,7 +104,7 @@ def double_ranks(values, room):
     """Fill ``room.ranks`` with twice the rank of the size of each of ``values``, equal ones sharing the mean."""
     keys, ranks, half = room.keys[: values.size], room.ranks[: values.size], np.uint64(32)
     for i in range(values.size):
-        keys[i] = np.uint64(float32_bits(values[i]) & _MAGNITUDE) << half | np.uint64(i)
+        keys[i] = np.uint64(magnitude(values[i])) << half | np.uint64(i)
     ordered = _insertion_sorted(keys) if keys.size <= _FEW else _radix_sorted(keys, room)
     begin = 0
     while begin < ordered.size:

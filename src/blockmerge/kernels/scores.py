@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from blockmerge.kernels.cache import inner
 from blockmerge.kernels.softmax import importance
 from blockmerge.kernels.sums import difference
 from blockmerge.kernels.variance import variances
@@ -49,22 +48,18 @@ def score(scoring, number, operands, start, first, out):
 @overload(score)
 def _score(scoring, number, operands, start, first, out):
     del number, operands, start, first, out
-    own = _WAYS[scoring.instance_class]
-    return lambda scoring, number, operands, start, first, out: own(scoring, number, operands, start, first, out)
+    return _WAYS[scoring.instance_class]
 
 
-@inner
 def _difference(scoring, number, operands, start, first, out):
     stop = start + out.size
     difference(operands[number + 1, start:stop], operands[scoring.base, start:stop], out)
 
 
-@inner
 def _variance(scoring, number, operands, start, first, out):
     variances(operands, start, out)
 
 
-@inner
 def _importance(scoring, number, operands, start, first, out):
     stop = start + out.size
     importance(operands[0, start:stop], operands[1, start:stop], first, scoring.width, scoring.divergences, out)

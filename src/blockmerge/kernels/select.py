@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockmerge.kernels.bits import float32_bits
+from blockmerge.kernels.bits import magnitude
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.scores import score
 
@@ -25,7 +25,6 @@ __all__ = [
     "coarse_histogram",
     "count_values",
     "count_window",
-    "magnitude",
     "marked",
     "marks_and_places",
     "where",
@@ -37,14 +36,7 @@ _VALUE_BITS = 6
 WINDOW, VALUES = 1 << 20, 1 << _VALUE_BITS
 SOME = 2048
 """Elements that are scored at a time."""
-_MAGNITUDE = np.uint32(0x7FFFFFFF)
 _SHIFT = np.uint32(LOW_BITS)
-
-
-@inner
-def magnitude(value):
-    """The bits of the size of a float32."""
-    return np.uint32(float32_bits(value) & _MAGNITUDE)
 
 
 @kernel
@@ -71,9 +63,15 @@ def count_window(scoring, operands, first, scores, lows, sizes, counts):
     for start in range(0, size, SOME):
         some = room[: min(SOME, size - start)]
         for target in range(scores.size):
-            if target == 0 or scores[target] != scores[target - 1]:
-                score(scoring, scores[target], operands, start, first + start, some)
+            _score_target(scoring, scores, target, operands, start, first, some)
             _count_window(some, lows[target], sizes[target], counts[target], marks, places)
+
+
+@inner
+def _score_target(scoring, scores, target, operands, start, first, out):
+    """Fill ``out`` with the score of a target, which may be there from the target before."""
+    if target == 0 or scores[target] != scores[target - 1]:
+        score(scoring, scores[target], operands, start, first + start, out)
 
 
 @inner
@@ -101,8 +99,7 @@ def count_values(scoring, operands, first, scores, firsts, step, counts):
     for start in range(0, size, SOME):
         some = room[: min(SOME, size - start)]
         for target in range(scores.size):
-            if target == 0 or scores[target] != scores[target - 1]:
-                score(scoring, scores[target], operands, start, first + start, some)
+            _score_target(scoring, scores, target, operands, start, first, some)
             low, count = firsts[target], counts[target, start // step]
             for at in places[0, : where(some, low, np.uint32(VALUES), marks, places)]:
                 count[np.uint32(magnitude(some[at]) - low)] += 1

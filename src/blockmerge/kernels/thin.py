@@ -13,7 +13,7 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from blockmerge.kernels.bits import float32_bits, number
+from blockmerge.kernels.bits import magnitude, number
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.chance import hashes, limit_of, mixed
 from blockmerge.kernels.dots import add_sizes, joined, lanes
@@ -44,7 +44,6 @@ __all__ = [
     "thin_all",
 ]
 
-_MAGNITUDE = np.uint32(0x7FFFFFFF)
 Array = NDArray[Any]
 
 
@@ -113,11 +112,10 @@ def thin(way, k, values, start, first, factors):
     raise NotImplementedError
 
 
-@overload(thin)
+@overload(thin, jit_options={"error_model": "numpy"})
 def _thin(way, k, values, start, first, factors):
     del k, values, start, first, factors
-    own = _WAYS[way.instance_class]
-    return lambda way, k, values, start, first, factors: own(way, k, values, start, first, factors)
+    return _WAYS[way.instance_class]
 
 
 def left(way, narrow, x, base, like):
@@ -165,16 +163,14 @@ def norms(operands, way, first, out):
         out[k, 0], out[k, 1] = joined(sums[2 * k]), joined(sums[2 * k + 1])
 
 
-@inner
 def _everything(way, k, values, start, first, factors):
     pass
 
 
-@inner
 def _between(way, k, values, start, first, factors):
     low, high, ties = way.lows[k], way.highs[k], way.ties[start // way.chunk, k]
     for i in range(values.size):
-        values[i] = values[i] if low <= float32_bits(values[i]) & _MAGNITUDE <= high else np.float32(0.0)
+        values[i] = values[i] if low <= magnitude(values[i]) <= high else np.float32(0.0)
     if ties[0, 1] < ties[0, 0]:
         _keep_ties(values, low, ties[0], first, way.seeds[k])
     if ties[1, 1] < ties[1, 0] and high != low:
@@ -196,7 +192,6 @@ def _keep_ties(values, bound, ties, first, seed):
         ties[0] -= 1
 
 
-@inner
 def _by_chance(way, k, values, start, first, factors):
     limit, chosen = way.limits[k], hashes(first, values.size, way.seeds[k])
     for i in range(values.size):
@@ -212,7 +207,6 @@ def _chances(way, k, size):
     return low, (high - low) / (2 * size - 2)
 
 
-@inner
 def _by_rank_rescaled(way, k, values, start, first, factors):
     room, chosen = way.room, hashes(first, values.size, way.seeds[k])
     smallest, half_step = _chances(way, k, values.size)
@@ -223,7 +217,6 @@ def _by_rank_rescaled(way, k, values, start, first, factors):
         factors[i] *= 1.0 / chance if chance > 0 else 0.0
 
 
-@inner
 def _by_rank(way, k, values, start, first, factors):
     """Without sorting: between the chances of the lowest and the highest rank of a bucket lies next to nothing.
 

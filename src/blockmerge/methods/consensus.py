@@ -51,7 +51,7 @@ class Consensus(Operation):
     @property
     def measures(self) -> Sequence[Measure]:
         """The passes that find the magnitudes to keep, unless all are."""
-        return () if self._selection.whole else self._selection.measures
+        return self._selection.measures
 
     def numbers(self) -> dict[str, Any]:
         """The plain values."""

@@ -4,7 +4,7 @@ The numbers, *scores*, are float32 and ranked by size, whatever their sign; what
 non-negative floats ascend as integers, so a rank is looked for among bits:
 
 1. a histogram of the upper bits of a sample tells about where it is;
-2. a histogram of a window around that, an eighth of an octave, tells in which 64 neighbouring floats it is;
+2. a histogram of a window around that, an eighth of an octave at most, tells in which 64 neighbouring floats it is;
 3. counts of these 64 tell which one it is, and where in the tensor the elements are that equal it.
 
 Where the sample misleads, a histogram of all scores puts the window right, and step 2 is done again.

@@ -16,7 +16,6 @@ from blockmerge.methods.operations import STEP, Array, Measure, Observe, Operati
 from blockmerge.methods.ranking import PARTS, Values, packed, unpacked
 from blockmerge.methods.selection import Selection, Share
 from blockmerge.methods.sphere import Gram
-from blockmerge.methods.thinning import Nothing, Way
 from blockmerge.methods.vectors import uniform
 
 if TYPE_CHECKING:
@@ -34,11 +33,6 @@ class Variances:
 
         del statistics
         return scores.Variance()
-
-
-def chosen(selection: Selection, statistics: Sequence[Array]) -> Way:
-    """What tells kernels which elements ``selection`` keeps."""
-    return Nothing().bind(statistics) if selection.whole else selection.bind(statistics)
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ class SelectCalculateErase(Operation):
         """Chunk by chunk, in float32 where that holds everything, else in float64."""
         from blockmerge.kernels import erase
 
-        precision, way = precision_of(dtypes, out), chosen(self.selection, statistics)
+        precision, way = precision_of(dtypes, out), self.selection.bind(statistics)
         weights = self._weights(statistics).astype(precision)
         balanced, least = self.uniform_below > 0, precision(1e-6 if self.uniform_below > 0 else 0.0)
 

@@ -14,13 +14,13 @@ from blockmerge.methods.ranking import Counts, Ranked, Scores, Search, Target, V
 
 if TYPE_CHECKING:
     from blockmerge.kernels.scores import Difference
-    from blockmerge.kernels.thin import Between
+    from blockmerge.kernels.thin import Between, Everything
 
 __all__ = ["Deltas", "Keep", "Selection", "Share", "keys"]
 
 _ALL = 0x7FFFFFFF
 """The bits of the largest magnitude."""
-Keep = Callable[[int, int], "Between"]
+Keep = Callable[[int, int], "Between | Everything"]
 """Tells what is kept of some chunks: takes the first element and how many there are."""
 
 
@@ -100,8 +100,8 @@ class Selection:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The passes that find the bounds."""
-        return self._search.measures
+        """The passes that find the bounds, unless all is kept."""
+        return () if self.whole else self._search.measures
 
     @property
     def _search(self) -> Search:
@@ -112,6 +112,8 @@ class Selection:
         """What tells kernels which elements are kept, for any whole number of chunks."""
         from blockmerge.kernels import thin
 
+        if self.whole:
+            return lambda _first, _count: thin.Everything()
         ranked, starts = self._search.ranked(statistics), self._starts
         bounds = [_bounds(share, ranked[start:]) for share, start in zip(self.shares, starts, strict=True)]
         lows, highs = (np.array(column, np.uint32) for column in list(zip(*bounds, strict=True))[:2])

@@ -80,10 +80,7 @@ def gradient(
         raise RecipeError(f"dtype: {dtype} does not go with the original's arithmetic, which always writes float16")
     references = References((str(model1), str(model2)))
     if isinstance(tokenizer, str):
-        try:
-            tokenizer = choice_of(tokenizer, references)
-        except RecipeError as error:
-            raise RecipeError(f"tokenizer: {error}") from None
+        tokenizer = choice_of(tokenizer, references, "tokenizer")
     elif tokenizer is not None and not numbers_of(tokenizer) <= {0, 1}:
         raise RecipeError("tokenizer: numbers of models are 0 for model 1 and 1 for model 2")
     return Recipe(

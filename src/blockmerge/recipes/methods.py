@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import groupby
 from typing import Any
 
@@ -27,7 +26,7 @@ from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.recipe import Part, Recipe, Setting, Slice
 from blockmerge.recipes.references import References
 from blockmerge.recipes.settings import Settings, joined, read_settings, spelled
-from blockmerge.recipes.values import parse_layers
+from blockmerge.recipes.values import parse_layers, unknown
 
 __all__ = ["INPUTS", "KEYS", "check_count", "check_layers", "chosen", "gathered", "read", "to_dict"]
 
@@ -211,9 +210,7 @@ def chosen(node: Node, choices: Sequence[str]) -> str:
     """The text in ``node``, one of ``choices``."""
     text = node.text()
     if text not in choices:
-        near = get_close_matches(text, choices, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}"
-        node.problem(f"{text[:40]!r} is not known; {hint}")
+        node.problem(unknown(text, choices))
     return text
 
 

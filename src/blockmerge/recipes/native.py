@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -28,6 +27,7 @@ from blockmerge.recipes.build import gradient
 from blockmerge.recipes.document import Document, Node
 from blockmerge.recipes.recipe import Arithmetic, Recipe
 from blockmerge.recipes.references import References
+from blockmerge.recipes.values import unknown
 
 __all__ = ["KEYS", "read", "to_dict", "to_documents", "to_yaml"]
 
@@ -75,10 +75,8 @@ def _check_keys(document: Document) -> None:
     every = dict.fromkeys((*KEYS, *methods.KEYS, *methods.INPUTS, *parameters), False)
     fields = document.root.fields(every | {"method": True}, shown=KEYS)
     if "method" in fields:
-        text = fields["method"].text()
-        near = get_close_matches(text, ["gradient", *METHODS], 1)
-        hint = f"did you mean {near[0]}?" if near else "`blockmerge methods` lists them"
-        fields["method"].problem(f"{text[:40]!r} is not known; {hint}")
+        known = ["gradient", *METHODS]
+        fields["method"].problem(unknown(fields["method"].text(), known, "`blockmerge methods` lists them"))
     for key, read in {"values": _values, "filters": _texts}.items():
         if key in fields:
             read(fields[key])

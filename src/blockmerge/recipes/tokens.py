@@ -28,8 +28,8 @@ __all__ = ["choice_of", "chosen_in", "numbers_of", "read_tokenizer", "row_of_tok
 RowReader = Callable[[Node, References], TokenSource]
 
 
-def choice_of(text: str, references: References) -> TokenizerChoice:
-    """The choice that one word means: ``union``, ``base`` or a model.
+def choice_of(text: str, references: References, where: str) -> TokenizerChoice:
+    """The choice that one word means, which stands at ``where``: ``union``, ``base`` or a model.
 
     Raises :class:`RecipeError` for what is next to one of these words and names no model of the recipe and no folder.
     """
@@ -37,17 +37,13 @@ def choice_of(text: str, references: References) -> TokenizerChoice:
         return TokenizerChoice(text)
     near = get_close_matches(text.lower(), ("union", "base"), 1, cutoff=0.7)
     if near and text not in references.names and not Path(text).exists():
-        raise RecipeError(f"there is no model {text!r}; did you mean {near[0]}?")
+        raise RecipeError(f"{where}: there is no model {text!r}; did you mean {near[0]}?")
     return TokenizerChoice("model", references.number(text))
 
 
 def chosen_in(node: Node, text: str, references: References) -> TokenizerChoice:
     """The same for the word at ``node``, where a mistake is noted."""
-    try:
-        return choice_of(text, references)
-    except RecipeError as error:
-        node.problem(str(error))
-        return TokenizerChoice("union")
+    return node.attempt(lambda: choice_of(text, references, node.where), TokenizerChoice("union"))
 
 
 def read_tokenizer(node: Node, references: References, row_of: RowReader | None = None) -> TokenizerChoice:

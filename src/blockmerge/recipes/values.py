@@ -96,8 +96,8 @@ def one_of(choices: type[Choice], text: str, where: str) -> Choice:
         raise RecipeError(f"{where}: {unknown(text, [choice.value for choice in choices])}") from error
 
 
-def unknown(text: str, choices: Sequence[str]) -> str:
-    """That ``text`` is none of ``choices``, with the nearest of them or all."""
+def unknown(text: str, choices: Sequence[str], otherwise: str = "") -> str:
+    """That ``text`` is none of ``choices``, with the nearest of them; else with what to do ``otherwise``, or all."""
     near = get_close_matches(text, choices, 1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}"
+    hint = f"did you mean {near[0]}?" if near else otherwise or f"choose one of {', '.join(choices)}"
     return f"{text[:40]!r} is not known; {hint}"
