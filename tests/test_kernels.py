@@ -229,15 +229,21 @@ def chance(first: int, count: int, key: int) -> np.ndarray:
 
 
 def hashes(first: int, count: int, key: int) -> np.ndarray:
-    """The 31 bits of each element, in numpy: two elements share a number of the stream."""
-    pairs = np.repeat(chance(first // 2, count // 2 + 1, key), 2)[first % 2 :][:count]
-    upper = (first + np.arange(count)) % 2 == 1
-    return np.where(upper, pairs >> np.uint64(33), (pairs & np.uint64(0xFFFFFFFF)) >> np.uint64(1)).astype(np.int64)
+    """The 31 bits of each element, in numpy: the lower half of its index, hashed with a key for the upper half."""
+    index = np.arange(first, first + count, dtype=np.uint64)
+    keys = np.array([chance(int(high), 1, key)[0] for high in index >> np.uint64(32)])
+    x = (index ^ keys).astype(np.uint32)
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> 17)) * np.uint32(0xED5AD4BB)
+        x = (x ^ (x >> 11)) + (keys >> np.uint64(32)).astype(np.uint32)
+        x = x * np.uint32(0xAC4C1B51)
+        x = (x ^ (x >> 15)) * np.uint32(0x31848BAB)
+    return ((x ^ (x >> 14)) >> 1).astype(np.int64)
 
 
-@pytest.mark.parametrize("first", [0, 1, 30, 77])
+@pytest.mark.parametrize("first", [0, 1, 30, 77, (1 << 32) - 5, (7 << 32) - 2047, 5 << 32])
 @pytest.mark.parametrize("count", [1, 2, 2047, 2048])
-def test_hashes_are_halves_of_the_stream_wherever_they_start(first: int, count: int) -> None:
+def test_hashes_are_what_they_say_wherever_they_start(first: int, count: int) -> None:
     assert (chances.hashes(first, count, np.uint64(5)) == hashes(first, count, 5)).all()
 
 
@@ -314,7 +320,7 @@ def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_kep
     ties = [int((sizes == bound).sum()) for bound in (low, high)]
     pairs = [(count, min(wanted, count)) for count, wanted in zip(ties, (low_kept, high_kept), strict=True)]
     bounds = [np.array([bound], np.float32).view(np.uint32) for bound in (low, high)]
-    way = thin.Between(*bounds, np.array([[pairs]]), 1 << 16, np.array([6], np.uint64))
+    way = thin.Between(*bounds, np.array([[pairs]]), 1 << 16, np.array([6], np.uint64), *select.marks_and_places())
     thin.thin_all(kept.reshape(1, -1), way, 30)
     stays = (sizes > low) & (sizes < high)
     for bound, (left, wanted) in {high: pairs[1], low: pairs[0]}.items():
@@ -364,7 +370,7 @@ def test_squares_beside_counts_are_what_they_say() -> None:
     variance.variances(operands, 0, scored)
     low = np.sort(scored)[2500].view(np.uint32) - np.uint32(7)
     counts, squares = np.zeros((2, select.VALUES), np.uint32), np.zeros((select.VALUES + 1, 3))
-    erase.count_values_and_squares(operands, low, 4096, counts, squares)
+    erase.count_values_and_squares(operands, low, 4096, counts, squares, np.empty(2048))
     offsets = scored.view(np.uint32).astype(np.int64) - int(low)
     inside = (offsets >= 0) & (offsets < select.VALUES)
     assert (counts.sum(0) == np.bincount(offsets[inside], minlength=select.VALUES)).all()

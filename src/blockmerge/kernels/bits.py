@@ -17,7 +17,7 @@ from numba.extending import intrinsic, overload
 
 from blockmerge.kernels.cache import inner
 
-__all__ = ["decode", "decode_wide", "encode", "finite", "magnitude", "number", "rounded"]
+__all__ = ["apart", "decode", "decode_wide", "encode", "finite", "magnitude", "number", "only", "rounded"]
 
 _U16, _I16, _U32, _F32, _F64 = np.uint16, np.int16, np.uint32, np.float32, np.float64
 
@@ -57,6 +57,15 @@ def magnitude(value):
     return np.uint32(float32_bits(value) & _U32(0x7FFFFFFF))
 
 
+@inner
+def only(value, stays):
+    """A float ``value`` if it ``stays``, else zero.
+
+    The zero that is added keeps LLVM from storing some lanes of a vector only, which many processors do one by one.
+    """
+    return (value if stays else np.float32(0)) + np.float32(0)
+
+
 @intrinsic
 def _half_to_float32(_context: Any, _value: Any) -> Any:
     def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
@@ -85,6 +94,11 @@ def decode_wide(element):
 
 def number(element, like):
     """The number that ``element`` stands for, as a float of the type of ``like``."""
+    raise NotImplementedError
+
+
+def apart(a, b):
+    """How far two elements of one format are apart, ``a - b``: float32, rounded once."""
     raise NotImplementedError
 
 
@@ -147,6 +161,13 @@ def _number(element, like):
     return lambda element, like: decode(element)
 
 
+@overload(apart)
+def _apart(a, b):
+    if a == types.float64:
+        return lambda a, b: _F32(a - b)
+    return lambda a, b: decode(a) - decode(b)
+
+
 @overload(encode)
 def _encode(value, like):
     if value == types.float64 and like in (types.uint16, types.int16):
@@ -165,7 +186,7 @@ def _encode(value, like):
 def _encode_bfloat16(value, like):
     bits = float32_bits(value)
     rounded = (bits + _U32(0x7FFF) + ((bits >> _U32(16)) & _U32(1))) >> _U32(16)
-    if bits & _U32(0x7FFFFFFF) > _U32(0x7F800000):
+    if value != value:
         rounded = _U32(0x7FC0)
     return _U16(rounded)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockmerge.kernels.cache import kernel
+from blockmerge.kernels.cache import inner, kernel
 
 __all__ = ["hashes", "limit_of", "mixed"]
 
@@ -25,17 +25,34 @@ def mixed(index, seed):
 def hashes(first, count, seed):
     """31 bits for each of ``count`` elements from ``first`` on, uint32.
 
-    Two elements share a number of the stream at half their index: the even one has its lower half, the odd one its
-    upper half, each without the lowest bit.
+    A number of the stream of ``seed`` keys the hash of the lower half of their indices, one for each upper half.
     """
-    pairs, begin = np.empty(count // 2 + 1, np.uint64), np.uint64(first >> 1)
-    for i in range(pairs.size):
-        pairs[i] = mixed(begin + np.uint64(i), seed)
-    odd = first & 1
-    found = pairs.view(np.uint32)[odd : odd + count]  # little-endian, as weights are
-    for i in range(count):
-        found[i] >>= np.uint32(1)
+    found, start = np.empty(count, np.uint32), 0
+    while start < count:
+        low, high = np.uint64(first + start) & _LOWER, np.uint64(first + start) >> np.uint64(32)
+        stop = min(np.int64(count), start + np.int64(_LOWER - low) + 1)
+        key = mixed(high, seed)
+        _hash(np.uint32(low), np.uint32(key), np.uint32(key >> np.uint64(32)), found[start:stop])
+        start = stop
     return found
+
+
+_LOWER = np.uint64(0xFFFFFFFF)
+
+
+@inner
+def _hash(first, key, other, out):
+    """``out`` = triple32 of Wellons, Prospecting for hash functions, 2018, with a key; 32 bits, of which 31 are kept.
+
+    Multiplications of 32 bits are those that every processor can do many of at once.
+    """
+    for i in range(np.uint32(out.size)):
+        x = np.uint32(np.uint32(first + np.uint32(i)) ^ key)
+        x = np.uint32(np.uint32(x ^ (x >> np.uint32(17))) * np.uint32(0xED5AD4BB))
+        x = np.uint32(np.uint32(x ^ (x >> np.uint32(11))) + other)
+        x = np.uint32(x * np.uint32(0xAC4C1B51))
+        x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB))
+        out[i] = np.uint32(x ^ (x >> np.uint32(14))) >> np.uint32(1)
 
 
 @kernel

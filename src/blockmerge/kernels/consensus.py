@@ -6,8 +6,8 @@ import numpy as np
 
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.scan import nonfinite
-from blockmerge.kernels.sums import add_numbers, difference, numbers, store
-from blockmerge.kernels.thin import left, span, thin
+from blockmerge.kernels.sums import SOME, add_numbers, difference, numbers, store
+from blockmerge.kernels.thin import complete, narrow_of, span, thin
 
 __all__ = ["agreeing_sum", "join", "mask_by", "plain_sum"]
 
@@ -18,16 +18,16 @@ def agreeing_sum(deltas, weights, normalize, out):
 
     deltas: (models, elements), weights: (models,), out: (elements,), all of one float type.
     """
-    room = np.empty((2, _STEP), out.dtype)
-    for start in range(0, out.size, _STEP):
-        _agreeing(deltas, start, weights, normalize, room, out[start : start + _STEP])
+    room = np.empty((2, SOME), out.dtype)
+    for start in range(0, out.size, SOME):
+        _agreeing(deltas, start, weights, weights, normalize, room, out[start : start + SOME])
 
 
 @kernel
 def plain_sum(deltas, weights, out):
     """``out`` = sum of the weighted ``deltas``; as above."""
-    for start in range(0, out.size, _STEP):
-        _sum(deltas, start, weights, out[start : start + _STEP])
+    for start in range(0, out.size, SOME):
+        _sum(deltas, start, weights, out[start : start + SOME])
 
 
 @kernel
@@ -39,43 +39,36 @@ def join(operands, way, first, scales, weights, by_sign, normalize, scale, out):
     ``weights``: for float64 differences are taken anew. ``out`` holds encoded elements. Says whether a value of it, or
     of an operand, is not finite.
     """
-    bad, step, models = False, span(way), weights.size
-    narrow, factors = np.empty(step, np.float32), np.empty(step, weights.dtype)
+    bad, step, models, shares = False, span(way), weights.size, weights * scales
+    room, factors = np.empty(step, np.float32), np.ones(step, weights.dtype)
     vectors = np.empty((models, step), weights.dtype)
     for start in range(0, out.size, step):
         stop = min(start + step, out.size)
-        base, some, own = operands[0, start:stop], narrow[: stop - start], factors[: stop - start]
+        base, own, size = operands[0, start:stop], factors[: stop - start], stop - start
         bad |= nonfinite(base)
         for k in range(models):
-            x = operands[k + 1, start:stop]
+            x, vector = operands[k + 1, start:stop], vectors[k, :size]
+            some = narrow_of(vector, room[:size])
             bad |= nonfinite(x)
             difference(x, base, some)
-            own[:] = scales[k]
             thin(way, k, some, start, first + start, own)
-            _change(way, x, base, some, own, vectors[k])
-        bad |= _add(vectors, weights, by_sign, normalize, scale, base, out[start:stop])
+            complete(way, x, base, some, own, vector)
+        bad |= _add(vectors, shares, weights, by_sign, normalize, scale, base, out[start:stop])
     return bad
 
 
 @inner
-def _change(way, x, base, narrow, factors, out):
-    """``out`` = difference of what is left in ``narrow``, times ``factors``."""
-    for i in range(narrow.size):
-        out[i] = left(way, narrow[i], x[i], base[i], out[i]) * factors[i]
-
-
-@inner
-def _add(vectors, weights, by_sign, normalize, scale, base, out):
+def _add(vectors, shares, weights, by_sign, normalize, scale, base, out):
     """``out`` = base + ``scale`` times the sum of ``vectors``."""
-    bad, room, sums = False, np.empty((2, _STEP), weights.dtype), np.empty((2, _STEP), weights.dtype)
-    for start in range(0, out.size, _STEP):
-        some = out[start : start + _STEP]
+    bad, room, sums = False, np.empty((2, SOME), weights.dtype), np.empty((2, SOME), weights.dtype)
+    for start in range(0, out.size, SOME):
+        some = out[start : start + SOME]
         found, total = sums[0, : some.size], sums[1, : some.size]
         if by_sign:
-            _agreeing(vectors, start, weights, normalize, room, found)
+            _agreeing(vectors, start, shares, weights, normalize, room, found)
         else:
-            _sum(vectors, start, weights, found)
-        numbers(base[start : start + _STEP], total)
+            _sum(vectors, start, shares, found)
+        numbers(base[start : start + SOME], total)
         add_numbers(total, found, scale)
         bad |= store(total, some)
     return bad
@@ -89,32 +82,30 @@ def _sum(deltas, start, weights, out):
 
 
 @inner
-def _agreeing(deltas, start, weights, normalize, room, out):
+def _agreeing(deltas, start, shares, weights, normalize, room, out):
+    """A model's elements count ``shares`` times, and for their weight ``weights``."""
     zero, one, small = out.dtype.type(0), out.dtype.type(1), out.dtype.type(1e-8)
     sign, weight = room[0, : out.size], room[1, : out.size]
-    _sum(deltas, start, weights, sign)
+    _sum(deltas, start, shares, sign)
     for i in range(out.size):
         sign[i] = one if sign[i] > zero else (-one if sign[i] < zero else zero)
     out[:] = zero
     weight[:] = zero
     for k in range(len(deltas)):
-        _add_agreeing(out, weight, sign, deltas[k, start : start + out.size], weights[k], zero)
+        _add_agreeing(out, weight, sign, deltas[k, start : start + out.size], shares[k], weights[k])
     if normalize:
         for i in range(out.size):
             out[i] /= weight[i] if abs(weight[i]) > small else one
 
 
 @inner
-def _add_agreeing(found, weight, sign, values, share, zero):
+def _add_agreeing(found, weight, sign, values, share, own):
+    zero = found.dtype.type(0)
     for i in range(values.size):
         value = share * values[i]
         agrees = value * sign[i] > zero
         found[i] += value if agrees else zero
-        weight[i] += share if agrees else zero
-
-
-_STEP = 2048
-"""Elements of the loops: they stay in the nearest cache, and vectorise."""
+        weight[i] += own if agrees else zero
 
 
 @kernel

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from blockmerge.kernels.cache import inner, kernel
-from blockmerge.kernels.sums import difference, numbers
+from blockmerge.kernels.sums import SOME, difference, numbers
 
 __all__ = ["accumulate", "add_products", "add_sizes", "gram", "grams", "joined", "lanes"]
 
-_LANES, _SUMMED = 128, 1 << 12
+_LANES, _SUMMED = 128, 1 << 15
 
 
 @kernel
@@ -29,23 +29,36 @@ def grams(vectors, length, out):
 
 
 @kernel
-def gram(operands, base, out):
+def gram(operands, base, room, out):
     """Add to ``out`` (models, models) the scalar products of the operands, (models, elements).
 
-    With ``base`` the first of these is not a model, but taken off the others. Sums of sums of some elements keep more
-    digits than one long sum.
+    With ``base`` the first of these is not a model, but taken off the others. ``room`` (models, SOME) has the type of
+    the vectors, float32 or float64. Sums of sums of some elements keep more digits than one long sum.
     """
-    room, product = np.empty(len(out) * _SUMMED), np.empty((1, len(out), len(out)))
-    for start in range(0, operands.shape[1], _SUMMED):
-        size = min(_SUMMED, operands.shape[1] - start)
-        vectors, stop = room[: len(out) * size].reshape(len(out), size), start + size  # whole rows vectorise
-        for k in range(len(out)):
-            if base:
-                difference(operands[k + 1, start:stop], operands[0, start:stop], vectors[k])
-            else:
-                numbers(operands[k, start:stop], vectors[k])
-        grams(vectors, size, product)
-        out += product[0]
+    size, count = operands.shape[1], len(out)
+    for begin in range(0, size, _SUMMED):
+        sums = lanes(count * count)
+        for start in range(begin, min(begin + _SUMMED, size), SOME):
+            stop = min(start + SOME, size)
+            vectors = room.reshape(-1)[: count * (stop - start)].reshape(count, stop - start)  # whole rows vectorise
+            _decode(operands, base, start, vectors)
+            for i in range(count):
+                for j in range(i, count):
+                    accumulate(vectors[i], vectors[j], sums[i * count + j])
+        for i in range(count):
+            for j in range(i, count):
+                out[i, j] += joined(sums[i * count + j])
+                out[j, i] = out[i, j]
+
+
+@inner
+def _decode(operands, base, start, out):
+    stop = start + out.shape[1]
+    for k in range(len(out)):
+        if base:
+            difference(operands[k + 1, start:stop], operands[0, start:stop], out[k])
+        else:
+            numbers(operands[k, start:stop], out[k])
 
 
 @kernel

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload
 
-from blockmerge.kernels.bits import magnitude
+from blockmerge.kernels.bits import magnitude, number, only
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.dots import accumulate, joined, lanes
-from blockmerge.kernels.select import SOME, VALUES, marks_and_places, where
-from blockmerge.kernels.sums import add, add_numbers, difference, store
+from blockmerge.kernels.select import VALUES, marks_and_places, where
+from blockmerge.kernels.sums import SOME, add, difference, store
 from blockmerge.kernels.thin import Everything, thin
 from blockmerge.kernels.variance import variances
 
@@ -17,18 +17,18 @@ __all__ = ["add_agreeing_mean", "count_values_and_squares"]
 
 
 @kernel
-def count_values_and_squares(operands, low, step, counts, squares):
+def count_values_and_squares(operands, low, step, counts, squares, room):
     """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, bits compared.
 
     Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors of these elements; and in the last
     row those of elements with larger variances. Operand 0 is taken off the others, (models + 1, elements). A chunk has
-    ``step`` elements, a multiple of SOME, or the rest.
+    ``step`` elements, a multiple of SOME, or the rest. ``room`` (SOME,) has the precision of the task vectors.
     """
-    size, sums, scores, few = operands.shape[1], lanes(squares.shape[1]), np.empty(SOME, np.float32), np.empty(SOME)
+    size, sums, scores = operands.shape[1], lanes(squares.shape[1]), np.empty(SOME, np.float32)
     marks, places = marks_and_places()
     for start in range(0, size, SOME):
         stop = min(start + SOME, size)
-        some, delta, count = scores[: stop - start], few[: stop - start], counts[start // step]
+        some, delta, count = scores[: stop - start], room[: stop - start], counts[start // step]
         variances(operands, start, some)
         found = places[0, : where(some, low, np.uint32(VALUES), marks, places)]
         for at in found:
@@ -36,7 +36,7 @@ def count_values_and_squares(operands, low, step, counts, squares):
         for k in range(squares.shape[1]):
             difference(operands[k + 1, start:stop], operands[0, start:stop], delta)
             for at in found:
-                squares[magnitude(some[at]) - low, k] += delta[at] * delta[at]
+                squares[magnitude(some[at]) - low, k] += np.float64(delta[at]) * np.float64(delta[at])
             _drop_below(delta, some, low + np.uint32(VALUES))
             accumulate(delta, delta, sums[k])
     for k in range(squares.shape[1]):
@@ -46,7 +46,7 @@ def count_values_and_squares(operands, low, step, counts, squares):
 @inner
 def _drop_below(values, scores, limit):
     for i in range(values.size):
-        values[i] = values[i] if magnitude(scores[i]) >= limit else 0.0
+        values[i] = only(values[i], magnitude(scores[i]) >= limit)
 
 
 @kernel
@@ -62,12 +62,13 @@ def add_agreeing_mean(operands, way, first, weights, balanced, least, out):
     for start in range(0, out.size, SOME):
         stop = min(start + SOME, out.size)
         size = stop - start
-        base, found = operands[0, start:stop], room[0, :size]
+        base, found, sign = operands[0, start:stop], room[0, :size], room[1, :size]
         _choose(operands, way, start, first, chosen[:size])
+        sign[:] = weights.dtype.type(0)
         for k in range(weights.size):
-            difference(operands[k + 1, start:stop], base, vectors[k, :size])
-            _drop(vectors[k, :size], chosen[:size])
-        _agreeing_mean(vectors, weights, balanced, least, room[1, :size], room[2, :size], found)
+            _add_chosen(operands[k + 1, start:stop], base, chosen[:size], vectors[k, :size], sign)
+        _elect(sign, balanced)
+        _mean_of_agreeing(vectors, weights, sign, least, room[2, :size], found)
         add(found, base, weights.dtype.type(1))
         bad |= store(found, out[start:stop])
     return bad
@@ -94,26 +95,31 @@ def _by_variance(operands, way, start, first, out):
 
 
 @inner
-def _drop(values, kept):
-    """Zero ``values`` where ``kept`` is zero; what is not finite stays so, or becomes NaN."""
-    for i in range(values.size):
-        value = values[i]
-        values[i] = value * 0 if kept[i] == 0 else value
+def _add_chosen(x, base, chosen, out, total):
+    """``out`` = ``x - base``, zero where ``chosen`` is zero, or NaN if not finite; it is added to ``total``."""
+    zero, one = out.dtype.type(0), out.dtype.type(1)
+    for i in range(out.size):
+        value = (number(x[i], zero) - number(base[i], zero)) * (zero if chosen[i] == 0 else one)
+        out[i] = value
+        total[i] += value
 
 
 @inner
-def _agreeing_mean(vectors, weights, balanced, least, total, weight, out):
+def _elect(total, balanced):
+    """Put the sign of ``total`` in its place, 1, -1 or 0; the last counts as positive if ``balanced``."""
+    zero, one = total.dtype.type(0), total.dtype.type(1)
+    for i in range(total.size):
+        down = -one if total[i] < zero else zero
+        total[i] = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
+
+
+@inner
+def _mean_of_agreeing(vectors, weights, sign, least, weight, out):
     zero, one = out.dtype.type(0), out.dtype.type(1)
-    total[:] = zero
     weight[:] = zero
     out[:] = zero
     for k in range(weights.size):
-        add_numbers(total, vectors[k], one)
-    for i in range(out.size):
-        down = -one if total[i] < zero else zero
-        total[i] = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
-    for k in range(weights.size):
-        _add_agreeing(out, weight, total, vectors[k], weights[k])
+        _add_agreeing(out, weight, sign, vectors[k], weights[k])
     for i in range(out.size):
         share = max(weight[i], least)
         out[i] /= share if share > zero else one

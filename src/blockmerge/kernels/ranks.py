@@ -93,10 +93,11 @@ def ranks_by_bucket(values, room):
 @inner
 def double_rank(bits, own):
     """Twice the rank of ``own`` among ``bits``, equal ones sharing the mean of theirs."""
-    total = np.uint32(0)
+    smaller, not_larger, bound = np.int32(0), np.int32(0), np.int32(own)  # signed numbers are quicker to compare
     for i in range(bits.size):
-        total = np.uint32(total + np.uint32(bits[i] < own) + np.uint32(bits[i] <= own))  # else numba counts in 64 bits
-    return np.int64(total) - 1
+        smaller = np.int32(smaller + np.int32(np.int32(bits[i]) < bound))  # else numba counts in 64 bits
+        not_larger = np.int32(not_larger + np.int32(np.int32(bits[i]) <= bound))
+    return np.int64(smaller) + np.int64(not_larger) - 1
 
 
 @inner

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from blockmerge.kernels.cache import inner, kernel
+from blockmerge.kernels.sums import SOME
 
 __all__ = ["count_changes", "reinforced_sum"]
-
-_STEP = 2048
 
 
 @kernel
@@ -17,14 +16,14 @@ def count_changes(deltas, epsilon, counts):
 
     deltas: (models, elements) float32. An element is changed if its size is above ``epsilon`` (float32).
     """
-    users = np.empty(_STEP, np.int32)
-    for start in range(0, deltas.shape[1], _STEP):  # short loops over what the nearest cache holds, which vectorise
+    users = np.empty(SOME, np.int32)
+    for start in range(0, deltas.shape[1], SOME):  # short loops over what the nearest cache holds, which vectorise
         users[:] = 0
         for k in range(deltas.shape[0]):
-            _count_users(deltas[k, start : start + _STEP], epsilon, users)
+            _count_users(deltas[k, start : start + SOME], epsilon, users)
         for k in range(deltas.shape[0]):
             alone = shared = 0
-            part = deltas[k, start : start + _STEP]
+            part = deltas[k, start : start + SOME]
             for i in range(part.size):
                 alone += _changed(part[i], epsilon) & (users[i] == 1)
                 shared += _changed(part[i], epsilon) & (users[i] > 1)
@@ -41,17 +40,17 @@ def reinforced_sum(deltas, values, epsilon, factors, out):
     """
     count, size = deltas.shape
     zero = out.dtype.type(0)
-    users = np.empty(_STEP, np.int32)
-    alone = np.empty(_STEP, out.dtype)
-    for start in range(0, size, _STEP):
-        found = out[start : start + _STEP]
+    users = np.empty(SOME, np.int32)
+    alone = np.empty(SOME, out.dtype)
+    for start in range(0, size, SOME):
+        found = out[start : start + SOME]
         users[:] = 0
         alone[:] = zero
         found[:] = zero
         for k in range(count):
-            part = deltas[k, start : start + _STEP]
+            part = deltas[k, start : start + SOME]
             _count_users(part, epsilon, users)
-            _add_changed(part, values[k, start : start + _STEP], epsilon, factors[k], found, alone)
+            _add_changed(part, values[k, start : start + SOME], epsilon, factors[k], found, alone)
         for i in range(found.size):
             found[i] = alone[i] if users[i] == 1 else found[i] / out.dtype.type(max(users[i], 1))
 

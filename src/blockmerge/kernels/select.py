@@ -14,12 +14,12 @@ import numpy as np
 from blockmerge.kernels.bits import magnitude
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.scores import score
+from blockmerge.kernels.sums import SOME
 
 __all__ = [
     "COARSE",
     "FINE",
     "LOW_BITS",
-    "SOME",
     "VALUES",
     "WINDOW",
     "coarse_histogram",
@@ -34,8 +34,6 @@ LOW_BITS = 17
 COARSE, FINE = 1 << (31 - LOW_BITS), 1 << LOW_BITS
 _VALUE_BITS = 6
 WINDOW, VALUES = 1 << 20, 1 << _VALUE_BITS
-SOME = 2048
-"""Elements that are scored at a time."""
 _SHIFT = np.uint32(LOW_BITS)
 
 
@@ -105,7 +103,7 @@ def count_values(scoring, operands, first, scores, firsts, step, counts):
                 count[np.uint32(magnitude(some[at]) - low)] += 1
 
 
-@inner
+@kernel
 def marks_and_places():
     """Room for :func:`where`."""
     return np.empty(SOME + 8, np.uint8), np.empty((2, SOME + 8), np.uint64)

@@ -13,6 +13,7 @@ from blockmerge.kernels.bits import encode, finite, number
 from blockmerge.kernels.cache import inner, kernel
 
 __all__ = [
+    "SOME",
     "add",
     "add_columns",
     "add_numbers",
@@ -25,8 +26,8 @@ __all__ = [
     "weighted",
 ]
 
-_STEP = 2048
-"""Elements of the loops inside a kernel: they stay in the nearest cache, and vectorise."""
+SOME = 2048
+"""Elements that loops inside kernels go through at a time: they stay in the nearest cache, and vectorise."""
 
 
 @kernel
@@ -39,13 +40,13 @@ def add(total, x, share):
 @kernel
 def weighted(operands, shares, out):
     """``out`` = the sum of ``shares * operands``, rounded once. Says whether a value is not finite."""
-    bad, room = False, np.empty(_STEP, shares.dtype)
-    for start in range(0, out.size, _STEP):
-        some = out[start : start + _STEP]
+    bad, room = False, np.empty(SOME, shares.dtype)
+    for start in range(0, out.size, SOME):
+        some = out[start : start + SOME]
         total = room[: some.size]
         total[:] = shares.dtype.type(0)
         for k in range(shares.size):
-            add(total, operands[k, start : start + _STEP], shares[k])
+            add(total, operands[k, start : start + SOME], shares[k])
         bad |= store(total, some)
     return bad
 
@@ -53,13 +54,13 @@ def weighted(operands, shares, out):
 @kernel
 def changed(operands, shares, out):
     """``out`` = operand 0 + the sum of ``shares`` times the other operands less it, rounded once; as above."""
-    bad, room = False, np.empty(_STEP, shares.dtype)
-    for start in range(0, out.size, _STEP):
-        some, base = out[start : start + _STEP], operands[0, start : start + _STEP]
+    bad, room = False, np.empty(SOME, shares.dtype)
+    for start in range(0, out.size, SOME):
+        some, base = out[start : start + SOME], operands[0, start : start + SOME]
         total = room[: some.size]
         total[:] = shares.dtype.type(0)
         for k in range(shares.size):
-            _add_difference(total, operands[k + 1, start : start + _STEP], base, shares[k])
+            _add_difference(total, operands[k + 1, start : start + SOME], base, shares[k])
         add(total, base, shares.dtype.type(1))
         bad |= store(total, some)
     return bad

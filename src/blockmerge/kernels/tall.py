@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from blockmerge.kernels.cache import inner, kernel
+from blockmerge.kernels.sums import SOME
 
 __all__ = ["keep_used"]
-
-_STEP = 2048
 
 
 @kernel
@@ -19,14 +18,14 @@ def keep_used(deltas, factors, least, joined):
     (models,); all of one float type. What is not a number, here or there, is not a number in ``joined``.
     """
     count, size = deltas.shape
-    users = np.empty(_STEP, np.int32)
-    damage = np.empty(_STEP, joined.dtype)
-    for start in range(0, size, _STEP):  # short loops over what the nearest cache holds, which vectorise
-        part = joined[start : start + _STEP]
+    users = np.empty(SOME, np.int32)
+    damage = np.empty(SOME, joined.dtype)
+    for start in range(0, size, SOME):  # short loops over what the nearest cache holds, which vectorise
+        part = joined[start : start + SOME]
         users[:] = 0
         damage[:] = 0
         for k in range(count):
-            _count_users(deltas[k, start : start + _STEP], factors[k], part, users, damage)
+            _count_users(deltas[k, start : start + SOME], factors[k], part, users, damage)
         for i in range(part.size):
             value = part[i]
             part[i] = (value if users[i] >= least else value * 0) + damage[i]

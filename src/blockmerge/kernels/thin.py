@@ -13,10 +13,11 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from blockmerge.kernels.bits import magnitude, number
+from blockmerge.kernels.bits import magnitude, only
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.chance import hashes, limit_of, mixed
 from blockmerge.kernels.dots import add_sizes, joined, lanes
+from blockmerge.kernels.masks import pack, restrict
 from blockmerge.kernels.ranks import (
     BUCKET,
     KNOWN_BITS,
@@ -27,8 +28,8 @@ from blockmerge.kernels.ranks import (
     ranking,
     ranks_by_bucket,
 )
-from blockmerge.kernels.select import SOME, marked, marks_and_places, where
-from blockmerge.kernels.sums import difference
+from blockmerge.kernels.select import marked, where
+from blockmerge.kernels.sums import SOME, difference
 
 __all__ = [
     "Between",
@@ -36,7 +37,9 @@ __all__ = [
     "ByRank",
     "ByRankRescaled",
     "Everything",
-    "left",
+    "Remembered",
+    "complete",
+    "narrow_of",
     "norms",
     "ranking",
     "span",
@@ -57,7 +60,8 @@ class Between(NamedTuple):
     """Magnitudes from ``lows`` to ``highs`` stay, bits of float32; of those equal to a bound only some.
 
     ``ties`` (chunks of ``chunk`` elements, models, low and high, 2): how many equal the bound, and how many of these
-    stay, each with the same chance. They count down. ``seeds`` are uint64.
+    stay, each with the same chance. They count down. ``seeds`` are uint64. ``marks`` and ``places`` are room of the
+    caller's (:func:`blockmerge.kernels.select.where`).
     """
 
     lows: Array
@@ -65,6 +69,8 @@ class Between(NamedTuple):
     ties: Array
     chunk: int
     seeds: Array
+    marks: Array
+    places: Array
     row: int = 0
 
 
@@ -89,11 +95,28 @@ class ByRank(NamedTuple):
 
 
 class ByRankRescaled(NamedTuple):
-    """The same; factors are multiplied by one over the chances (0 for none)."""
+    """The same; factors are one over the chances (0 for none)."""
 
     chances: Array
     seeds: Array
     room: Ranking
+    row: int
+
+
+class Remembered(NamedTuple):
+    """What another way left stays, by the ``bits`` that :func:`norms` set.
+
+    Those of granule g of ``granule`` elements, the first of which is element ``begin`` of the tensor, stand in row g of
+    ``bits``, behind ``skipped`` bytes: (rows of ``row`` elements, ``models``, bytes). ``marks`` is room for eight more
+    elements than a row has.
+    """
+
+    bits: Array
+    skipped: int
+    begin: int
+    granule: int
+    models: int
+    marks: Array
     row: int
 
 
@@ -106,8 +129,8 @@ def span(way):
 def thin(way, k, values, start, first, factors):
     """Zero what is dropped of ``values``: of task vector ``k``, element ``start`` and more of those at hand.
 
-    That one is element ``first`` of the tensor. ``factors``: what is left will be multiplied by them; some ways change
-    them.
+    That one is element ``first`` of the tensor. ``factors``, all one, are what will make up for what is dropped: some
+    ways set them.
     """
     raise NotImplementedError
 
@@ -118,19 +141,49 @@ def _thin(way, k, values, start, first, factors):
     return _WAYS[way.instance_class]
 
 
-def left(way, narrow, x, base, like):
-    """``x - base`` in the type of ``like``, zero where ``narrow``, its thinned float32, is zero."""
+def narrow_of(vector, room):
+    """Where a task vector is thinned: in ``vector`` itself, if that is float32, else in ``room``, which is."""
     raise NotImplementedError
 
 
-@overload(left)
-def _left(way, narrow, x, base, like):
-    del x, base
-    if narrow == like:
-        return lambda way, narrow, x, base, like: narrow
-    if way.instance_class is Everything:  # float32 may be zero where float64 is not
-        return lambda way, narrow, x, base, like: number(x, like) - number(base, like)
-    return lambda way, narrow, x, base, like: number(x, like) - number(base, like) if narrow != 0 else 0.0
+@overload(narrow_of)
+def _narrow_of(vector, room):
+    return (lambda vector, room: vector) if vector == room else (lambda vector, room: room)
+
+
+def complete(way, x, base, narrow, factors, out):
+    """``out`` = ``x - base`` times ``factors`` where ``narrow``, its thinned float32, is not zero; else zero.
+
+    Where ``out`` is float32, ``narrow`` is ``out``.
+    """
+    raise NotImplementedError
+
+
+@overload(complete)
+def _complete(way, x, base, narrow, factors, out):
+    del x, base, factors
+    if narrow == out:
+        return _scaled if way.instance_class is ByRankRescaled else _as_it_is
+    return _difference if way.instance_class is Everything else _taken_anew
+
+
+def _as_it_is(way, x, base, narrow, factors, out):
+    pass
+
+
+def _scaled(way, x, base, narrow, factors, out):
+    for i in range(out.size):
+        out[i] *= factors[i]
+
+
+def _difference(way, x, base, narrow, factors, out):
+    difference(x, base, out)  # float32 may be zero where this is not
+
+
+def _taken_anew(way, x, base, narrow, factors, out):
+    difference(x, base, out)
+    for i in range(out.size):
+        out[i] = only(out[i] * factors[i], narrow[i] != 0)
 
 
 @kernel
@@ -144,21 +197,25 @@ def thin_all(vectors, way, first):
 
 
 @kernel
-def norms(operands, way, first, out):
+def norms(operands, way, first, out, bits):
     """``out`` (models, 2), float64 = L1 norms of the task vectors and of what is left of them when thinned.
 
-    ``operands``: (models + 1, elements), the first of which is taken off the others.
+    ``operands``: (models + 1, elements), the first of which is taken off the others. ``bits`` (rows, models, bytes),
+    uint8, unless it has no rows, tell what is left, row by row of the way, or SOME elements.
     """
     step, size = span(way), operands.shape[1]
     room, factors, sums = np.empty(step, np.float32), np.empty(step, np.float32), lanes(2 * len(out))
+    marks = np.empty(step + 8, np.uint8)
     for start in range(0, size, step):
-        stop = min(start + step, size)
+        stop, row = min(start + step, size), start // step
         some = room[: stop - start]
         for k in range(len(out)):
             difference(operands[k + 1, start:stop], operands[0, start:stop], some)
             add_sizes(some, sums[2 * k])
             thin(way, k, some, start, first + start, factors[: some.size])
             add_sizes(some, sums[2 * k + 1])
+            if len(bits):
+                pack(some, marks, bits[row, k])
     for k in range(len(out)):
         out[k, 0], out[k, 1] = joined(sums[2 * k]), joined(sums[2 * k + 1])
 
@@ -170,32 +227,41 @@ def _everything(way, k, values, start, first, factors):
 def _between(way, k, values, start, first, factors):
     low, high, ties = way.lows[k], way.highs[k], way.ties[start // way.chunk, k]
     for i in range(values.size):
-        values[i] = values[i] if low <= magnitude(values[i]) <= high else np.float32(0.0)
+        values[i] = only(values[i], low <= magnitude(values[i]) <= high)
     if ties[0, 1] < ties[0, 0]:
-        _keep_ties(values, low, ties[0], first, way.seeds[k])
+        _keep_ties(way, k, values, low, ties[0], first)
     if ties[1, 1] < ties[1, 0] and high != low:
-        _keep_ties(values, high, ties[1], first, way.seeds[k])
+        _keep_ties(way, k, values, high, ties[1], first)
 
 
 @inner
-def _keep_ties(values, bound, ties, first, seed):
+def _keep_ties(way, k, values, bound, ties, first):
     """Of the ``ties[0]`` elements left that equal ``bound`` keep ``ties[1]``: each with what chance is left for it.
 
     Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
     """
-    marks, places = marks_and_places()
-    for at in places[0, : where(values, bound, np.uint32(1), marks, places)]:
+    places, seed = way.places, way.seeds[k]
+    all_left, kept_left = ties
+    for at in places[0, : where(values, bound, np.uint32(1), way.marks, places)]:
         chance = np.int64(mixed(np.uint64(first) + at, seed) >> np.uint64(33))
-        kept = chance * ties[0] < ties[1] << 31
-        values[at] = values[at] if kept else np.float32(0.0)
-        ties[1] -= kept
-        ties[0] -= 1
+        kept = chance * all_left < kept_left << 31
+        values[at] = only(values[at], kept)
+        kept_left -= kept
+        all_left -= 1
+    ties[0], ties[1] = all_left, kept_left
 
 
 def _by_chance(way, k, values, start, first, factors):
     limit, chosen = way.limits[k], hashes(first, values.size, way.seeds[k])
     for i in range(values.size):
-        values[i] = values[i] if chosen[i] < limit else np.float32(0.0)
+        values[i] = only(values[i], chosen[i] < limit)
+
+
+def _remembered(way, k, values, start, first, factors):
+    granule, size = (first - way.begin) // way.granule, (way.row + 7) // 8
+    row = (first - way.begin - granule * way.granule) // way.row
+    at = way.skipped + (row * way.models + k) * size
+    restrict(values, way.marks, way.bits[granule, at : at + size])
 
 
 @inner
@@ -213,8 +279,8 @@ def _by_rank_rescaled(way, k, values, start, first, factors):
     double_ranks(values, room)
     for i in range(values.size):
         chance = smallest + half_step * room.ranks[i]
-        values[i] = values[i] if chosen[i] < limit_of(chance) else np.float32(0.0)
-        factors[i] *= 1.0 / chance if chance > 0 else 0.0
+        values[i] = only(values[i], chosen[i] < limit_of(chance))
+        factors[i] = 1.0 / chance if chance > 0 else 0.0
 
 
 def _by_rank(way, k, values, start, first, factors):
@@ -228,9 +294,8 @@ def _by_rank(way, k, values, start, first, factors):
     bits, own, stays, marks = room.bits[:size], room.own[:size], room.stays[:size], room.marks
     first, last = ranks_by_bucket(values, room)
     limits, begins = room.limits[first : last + 1], room.begins[first : last + 2]
-    for bucket in range(limits.size):
-        limits[bucket] = _limits(smallest, half_step, begins[bucket], begins[bucket + 1])
-    room.limits[0] = _limits(smallest, half_step, 0, begins[0])  # zeros
+    _bound(smallest, half_step, begins, limits)
+    room.limits[0] = _limit(smallest, half_step, 0) | _limit(smallest, half_step, begins[0]) << half  # zeros
     for i in range(np.uint64(size)):
         own[i] = room.limits[bits[i] >> BUCKET]
     for i in range(np.uint64(size)):
@@ -240,15 +305,22 @@ def _by_rank(way, k, values, start, first, factors):
     unsure = room.places[0, : marked(marks, size, room.places)]
     _decide(room, bits, smallest, half_step, chosen, unsure)
     for i in range(size):
-        values[i] = values[i] if stays[i] else np.float32(0.0)
+        values[i] = only(values[i], stays[i])
 
 
 @inner
-def _limits(smallest, half_step, begin, end):
-    """The limits of the lowest rank among those from ``begin`` up to ``end``, and above it that of the highest."""
-    lowest = smallest + half_step * np.float64(2 * begin)
-    highest = smallest + half_step * np.float64(2 * end - 2)  # where there are none this is less, and of no use
-    return np.uint64(limit_of(highest)) << np.uint64(32) | np.uint64(limit_of(lowest))
+def _bound(smallest, half_step, begins, limits):
+    """``limits`` = that of the lowest rank in each bucket, and above it that of the lowest in the next."""
+    lowest = _limit(smallest, half_step, begins[0])
+    for bucket in range(limits.size):
+        highest = _limit(smallest, half_step, begins[bucket + 1])
+        limits[bucket] = lowest | highest << np.uint64(32)
+        lowest = highest
+
+
+@inner
+def _limit(smallest, half_step, rank):
+    return np.uint64(limit_of(smallest + half_step * np.float64(2 * rank)))
 
 
 @inner
@@ -274,4 +346,5 @@ _WAYS = {
     ByChance: _by_chance,
     ByRank: _by_rank,
     ByRankRescaled: _by_rank_rescaled,
+    Remembered: _remembered,
 }

@@ -1,49 +1,70 @@
-"""How much task vectors differ."""
+"""How much models differ."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from blockmerge.kernels.bits import apart
 from blockmerge.kernels.cache import inner, kernel
-from blockmerge.kernels.sums import differences
+from blockmerge.kernels.sums import SOME
 
 __all__ = ["variances"]
 
-_STEP = 2048
-_SCALE, _LEAST, _MOST = 2.0**90, 2.0**-126, 2.0**127
+_SCALE = np.float32(2.0**45)
+_PAIRED = 5
+"""Models of which all pairs are compared."""
 
 
 @kernel
 def variances(operands, begin, out):
-    """``out`` = variance of the operands behind the first over the models, times 2**90; float32, steps in float64.
+    """``out`` = the sum of the squared differences of all pairs of models, times 2**90; float32.
 
-    From element ``begin`` of the operands on.
+    That is the variance over the models times the square of their number. The models are the operands behind the
+    first, from element ``begin`` on. So scaled, float32 holds the differences of all weights there may be; it is
+    infinite where they are larger, and zero where no two models are more than 2**-120 apart.
 
-    So scaled, float32 holds the variances of all weights there may be; the few beyond are kept within its range. It is
-    zero where all models have the same difference from the first, in float32, and nowhere else.
+    Of weights of 16 bits neither the differences of a few models nor, nearly always, their squares and the sum of these
+    have to be rounded, so the order of models does not matter. For many it is worked out in float64.
     """
-    count = len(operands) - 1
-    part = 1.0 / count
-    room, deltas = np.empty((2, _STEP)), np.empty(count * _STEP, np.float32)
-    for start in range(0, out.size, _STEP):  # short loops over what the nearest cache holds, which vectorise
-        found = out[start : start + _STEP]
-        total, square = room[0, : found.size], room[1, : found.size]
-        few = deltas[: count * found.size].reshape(count, found.size)
-        differences(operands, begin + start, few)
-        total[:] = 0.0
-        square[:] = 0.0
-        for k in range(1, count):
-            _add_moments(total, square, few[k], few[0])
-        for i in range(found.size):
-            value = (square[i] - total[i] * total[i] * part) * part * _SCALE
-            value = _LEAST if value < _LEAST else value
-            value = _MOST if value > _MOST else value
-            found[i] = np.float32(0.0 if square[i] == 0.0 else value)
+    totals, squares, few = np.empty(SOME), np.empty(SOME), len(operands) <= _PAIRED + 1
+    for start in range(0, out.size, SOME):  # short loops over what the nearest cache holds, which vectorise
+        found = out[start : start + SOME]
+        if few:
+            _by_pairs(operands, begin + start, found)
+        else:
+            _by_moments(operands, begin + start, totals[: found.size], squares[: found.size], found)
 
 
 @inner
-def _add_moments(total, square, values, origin):
-    for i in range(values.size):
-        apart = np.float64(values[i]) - np.float64(origin[i])
-        total[i] += apart
-        square[i] += apart * apart
+def _by_pairs(operands, start, out):
+    stop = start + out.size
+    out[:] = np.float32(0)
+    for k in range(1, len(operands)):
+        for other in range(k + 1, len(operands)):
+            _add_square(operands[k, start:stop], operands[other, start:stop], out)
+
+
+@inner
+def _add_square(x, y, out):
+    for i in range(out.size):
+        difference = apart(x[i], y[i]) * _SCALE
+        out[i] += difference * difference
+
+
+@inner
+def _by_moments(operands, start, total, square, out):
+    stop, count = start + out.size, len(operands) - 1
+    total[:] = 0.0
+    square[:] = 0.0
+    for k in range(2, count + 1):
+        _add_moments(operands[k, start:stop], operands[1, start:stop], total, square)
+    for i in range(out.size):
+        out[i] = np.float32(count * square[i] - total[i] * total[i])
+
+
+@inner
+def _add_moments(x, origin, total, square):
+    for i in range(total.size):
+        difference = np.float64(apart(x[i], origin[i]) * _SCALE)
+        total[i] += difference
+        square[i] += difference * difference

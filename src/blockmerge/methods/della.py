@@ -10,7 +10,7 @@ from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import Operation
 from blockmerge.methods.task_arithmetic import LAMBDA, WEIGHT
 from blockmerge.methods.task_vectors import TaskVectors
-from blockmerge.methods.thinning import ByRank, rescaled
+from blockmerge.methods.thinning import ByChance, ByRank, rescaled
 from blockmerge.methods.ties import DENSITY
 
 __all__ = ["METHODS"]
@@ -29,8 +29,11 @@ def _chances(density: float, epsilon: float) -> tuple[float, float]:
 
 def _build(call: Call, *, join: Literal["sum", "sign"]) -> Operation:
     chances = tuple(map(_chances, call.each("density"), call.each("epsilon")))
-    thinning = rescaled(call, partial(ByRank, chances, call.row(), call.key))
-    return TaskVectors.of(call, thinning, join=join)
+    if call.row() > 1:
+        make = partial(ByRank, chances, call.row(), call.key)
+    else:  # an element alone in its row has the mean chance
+        make = partial(ByChance, call.each("density"), call.key)
+    return TaskVectors.of(call, rescaled(call, make), join=join)
 
 
 def _parameters(*, normalize: bool) -> tuple[Parameter, ...]:

@@ -16,7 +16,7 @@ from blockmerge.methods.operations import STEP, Array, Measure, Observe, Operati
 from blockmerge.methods.ranking import PARTS, Values, packed, unpacked
 from blockmerge.methods.selection import Selection, Share
 from blockmerge.methods.sphere import Gram
-from blockmerge.methods.vectors import uniform
+from blockmerge.methods.vectors import exact, uniform
 
 if TYPE_CHECKING:
     from blockmerge.kernels.scores import Variance
@@ -42,6 +42,7 @@ class Squares(Values):
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Counts of one granule, and squares in float64, (floats + 1, models)."""
         from blockmerge.kernels import erase, select
+        from blockmerge.kernels.sums import SOME
 
         (low,) = self.firsts(statistics)
 
@@ -49,7 +50,8 @@ class Squares(Values):
             counts = np.zeros((1, PARTS, select.VALUES), np.uint32)
             squares = np.zeros((select.VALUES + 1, len(operands) - 1))
             for start, some in uniform(operands, STEP):
-                erase.count_values_and_squares(some, low, STEP, counts[0, start // STEP :], squares)
+                room = np.empty(SOME, exact(some))
+                erase.count_values_and_squares(some, low, STEP, counts[0, start // STEP :], squares, room)
             return packed(first, counts, squares)
 
         return observe

@@ -110,7 +110,7 @@ class Selection:
 
     def bind(self, statistics: Sequence[Array]) -> Keep:
         """What tells kernels which elements are kept, for any whole number of chunks."""
-        from blockmerge.kernels import thin
+        from blockmerge.kernels import select, thin
 
         if self.whole:
             return lambda _first, _count: thin.Everything()
@@ -123,7 +123,7 @@ class Selection:
         def keep(first: int, count: int) -> Between:
             at, chunks = int(np.searchsorted(firsts, first)), -(-count // STEP)
             own = np.zeros((chunks, len(seeds), 2, 2), np.int64) if ties is None else ties[at : at + chunks].copy()
-            return thin.Between(lows, highs, own, STEP, seeds)
+            return thin.Between(lows, highs, own, STEP, seeds, *select.marks_and_places())
 
         return keep
 

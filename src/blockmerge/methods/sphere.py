@@ -2,7 +2,7 @@
 
 Everything that these methods do stays in the span of their inputs. So one pass gathers the Gram matrix of the tensors
 (of their differences from the base, if there is one), a small computation turns it into shares, and one more pass sums.
-Products, sums and shares are float64.
+Scalar products and shares are float64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run
 from blockmerge.methods.scratch import scratch
-from blockmerge.methods.vectors import stacked
+from blockmerge.methods.sums import WeightedSum
+from blockmerge.methods.vectors import exact, stacked
 
 __all__ = ["Gram", "Shares", "SpanSum", "decoded", "shares_of"]
 
@@ -40,13 +41,14 @@ class Gram(Measure):
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """The Gram matrix of one granule."""
         from blockmerge.kernels import dots
+        from blockmerge.kernels.sums import SOME
 
         del statistics
 
         def observe(operands: Sequence[Array], _first: int) -> Floats:
-            count = len(operands) - self.base
+            whole, count = stacked(operands), len(operands) - self.base
             total = np.zeros((count, count))
-            dots.gram(stacked(operands), self.base, total)
+            dots.gram(whole, self.base, np.empty((count, SOME), exact(whole)), total)
             return total
 
         return observe
@@ -95,13 +97,8 @@ class SpanSum(Operation):
 
     def bind(self, dtypes: Sequence[DType], out: DType, statistics: Sequence[Array] = ()) -> Run:
         """Sum with the shares that follow from the scalar products."""
-        from blockmerge.kernels import sums
-
-        del dtypes, out
         total_gram = np.zeros(statistics[0].shape[1:])
         for partial in statistics[0]:  # in the order of blocks, whoever computed them
             total_gram += partial
-        shares = np.ascontiguousarray(shares_of(self.solve, total_gram), np.float64)
-
-        add = sums.changed if self.base else sums.weighted
-        return lambda operands, result, _first: add(stacked(operands), shares, result)
+        shares = tuple(map(float, shares_of(self.solve, total_gram)))
+        return WeightedSum(shares, self.base).bind(dtypes, out)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.declaration import Call
-from blockmerge.methods.operations import STEP, Array, Measure, Observe
+from blockmerge.methods.operations import GRANULE, STEP, Array, Measure, Observe
 from blockmerge.methods.selection import Deltas, Selection, Share, keys
 from blockmerge.methods.vectors import uniform
 
@@ -218,44 +218,95 @@ class ByRank(Thinning):
         return way
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Norms(Measure):
-    """The pass that adds up the magnitudes of task vectors as they are and when thinned by ``thinning``."""
+    """The pass that adds up the magnitudes of task vectors as they are and when thinned by ``thinning``.
+
+    For each granule: its first element, the two norms of each model in float64, and a bit for each element that is
+    left, if there are ``remembered`` elements and not 0. All as bytes, (granules, bytes).
+    """
 
     thinning: Thinning
+    remembered: int
 
     @property
     def stacked(self) -> bool:
         """Granules are told apart: sums are in their order."""
         return True
 
+    @property
+    def unit(self) -> int:
+        """Elements of which the bits stand together, in whole bytes."""
+        from blockmerge.kernels.sums import SOME
+
+        return self.thinning.row if self.thinning.row > 1 else SOME
+
+    @property
+    def granule(self) -> int:
+        """Elements of a granule that is not the last."""
+        return max(GRANULE // self.thinning.row, 1) * self.thinning.row
+
     def bind(self, statistics: Sequence[Array]) -> Observe:
-        """Sums of one granule, (models, 2)."""
+        """What was found in one granule."""
         from blockmerge.kernels import thin
 
-        way = self.thinning.bind(statistics)
+        way, step, unit = self.thinning.bind(statistics), self.thinning.step, self.unit
+        rows, size = -(-min(self.granule, self.remembered) // unit), -(-unit // 8)
 
-        def observe(operands: Sequence[Array], first: int) -> NDArray[np.float64]:
-            total = np.zeros((len(operands) - 1, 2))
-            for start, some in uniform(operands, self.thinning.step):
+        def observe(operands: Sequence[Array], first: int) -> NDArray[np.uint8]:
+            models = len(operands) - 1
+            found = np.zeros(_HEAD + 16 * models + rows * models * size, np.uint8)
+            found[:_HEAD].view(np.int64)[0] = first
+            total = found[_HEAD : _HEAD + 16 * models].view(np.float64).reshape(models, 2)
+            bits = found[_HEAD + 16 * models :].reshape(rows, models, size)
+            for start, some in uniform(operands, step):
                 norms = np.empty_like(total)
-                thin.norms(some, way(first + start, some.shape[1]), first + start, norms)
+                thin.norms(some, way(first + start, some.shape[1]), first + start, norms, bits[start // unit :])
                 total += norms
-            return total
+            return found
 
         return observe
+
+    def norms(self, found: Array, models: int) -> NDArray[np.float64]:
+        """The norms of the tensor, (models, 2)."""
+        norms = np.ascontiguousarray(found[:, _HEAD : _HEAD + 16 * models]).view(np.float64)
+        return norms.reshape(-1, models, 2).sum(axis=0)
+
+    def left(self, found: Array, models: int) -> Way:
+        """The way that leaves the same again."""
+        from blockmerge.kernels import thin
+
+        begin, skipped, row = int(found[0, :_HEAD].view(np.int64)[0]), _HEAD + 16 * models, self.unit
+
+        def way(_first: int, _count: int) -> thin.Remembered:
+            marks = np.empty(row + 8, np.uint8)
+            return thin.Remembered(found, skipped, begin, self.granule, models, marks, row)
+
+        return way
+
+
+_HEAD = 8
 
 
 @dataclass(frozen=True)
 class Matched(Thinning):
-    """``thinning``, with one factor for each model that gives back the L1 norm of its task vector; as mergekit does."""
+    """``thinning``, with one factor for each model that gives back the L1 norm of its task vector; as mergekit does.
+
+    What is left is not decided twice, if the decisions for all ``elements`` of a tensor and ``models`` fit into memory.
+    """
 
     thinning: Thinning
+    models: int
+    elements: int
+
+    @property
+    def _norms(self) -> _Norms:
+        return _Norms(self.thinning, self.elements if self.elements * self.models <= _DECISIONS else 0)
 
     @property
     def measures(self) -> Sequence[Measure]:
         """One pass more, for the norms."""
-        return (*self.thinning.measures, _Norms(self.thinning))
+        return (*self.thinning.measures, self._norms)
 
     @property
     def row(self) -> int:
@@ -272,24 +323,28 @@ class Matched(Thinning):
         return {**self.thinning.numbers(), "matched": "l1"}
 
     def bind(self, statistics: Sequence[Array]) -> Way:
-        """That of the thinning."""
-        return self.thinning.bind(statistics[:-1])
+        """That of the thinning, or what it left when it was measured."""
+        norms = self._norms
+        return norms.left(statistics[-1], self.models) if norms.remembered else self.thinning.bind(statistics[:-1])
 
     def scales(self, statistics: Sequence[Array], models: int) -> Sequence[float]:
         """The ratios of the norms; 1 where one of them is next to nothing or not finite."""
-        del models
         return [
             before / after if min(before, after) >= _NO_NORM and math.isfinite(before) else 1.0
-            for before, after in statistics[-1].sum(axis=0)
+            for before, after in self._norms.norms(statistics[-1], models)
         ]
 
 
+_DECISIONS = 1 << 28
+"""Bits that may be remembered of a tensor: 32 MiB."""
 _NO_NORM = 1e-7
 
 
 def matched(call: Call, thinning: Thinning) -> Thinning:
     """``thinning``, with its norms given back if the flag ``rescale`` asks for that."""
-    return Matched(thinning) if call.flag("rescale") else thinning
+    if not call.flag("rescale"):
+        return thinning
+    return Matched(thinning, models=len(call.each("weight")), elements=math.prod(call.shape))
 
 
 def rescaled(call: Call, make: Callable[[bool], Thinning]) -> Thinning:

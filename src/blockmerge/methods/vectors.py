@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blockmerge.methods.operations import Array
 from blockmerge.methods.scratch import chunks, scratch
 
-__all__ = ["deltas", "stacked", "uniform", "vectors"]
+__all__ = ["deltas", "exact", "stacked", "uniform", "vectors"]
 
 
 def uniform(operands: Sequence[Array], step: int) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -24,6 +24,11 @@ def uniform(operands: Sequence[Array], step: int) -> Iterator[tuple[int, NDArray
         return
     for part in chunks(operands[0].size, step):
         yield part.start, stacked([operand[part] for operand in operands])
+
+
+def exact(operands: NDArray[Any]) -> Any:
+    """The numpy type in which differences of encoded elements are next to exact: float32 for formats of 16 bits."""
+    return np.float32 if operands.itemsize == 2 else np.float64
 
 
 def deltas(operands: Sequence[Array], part: slice) -> NDArray[np.float32]:
