@@ -124,6 +124,17 @@ def test_quiet_is_quiet_and_otherwise_there_is_a_summary(tmp_path: Path, pair: t
     assert "merged in" in run("gradient", *pair, tmp_path / "b", "--values", "1,0").output
 
 
+@pytest.mark.parametrize(("cache", "told"), [("", "kept for the next time"), ("/kernels", "not kept: the cache")])
+def test_a_first_merge_says_that_it_compiled(tmp_path: Path, pair: tuple[Path, Path], cache: str, told: str) -> None:
+    folder = tmp_path / "cache"
+    folder.write_text("") if cache else folder.mkdir()
+    command = [sys.executable, "-m", "blockmerge", "gradient", *map(str, pair), "--values", "0.5"]
+    env = {**os.environ, "BLOCKMERGE_CACHE": f"{folder}{cache}"}
+    for out in ("once", "again"):
+        done = subprocess.run([*command, str(tmp_path / out)], env=env, capture_output=True, text=True, check=True)
+        assert (told in done.stdout) == (out == "once" or bool(cache))
+
+
 def test_out_is_needed_unless_it_is_a_dry_run(pair: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(main, ["gradient", *map(str, pair), "--values", "1"])
     assert result.exit_code == 2

@@ -368,7 +368,7 @@ def test_squares_beside_counts_are_what_they_say() -> None:
     operands = np.concatenate([np.zeros((1, 5000)), np.round(random.normal(0, 1, (3, 5000)), 1)]).astype(np.float32)
     scored = np.empty(5000, np.float32)
     variance.variances(operands, 0, scored)
-    low = np.sort(scored)[2500].view(np.uint32) - np.uint32(7)
+    low = np.sort(scored)[2500].view(np.uint32) // np.uint32(select.VALUES) * np.uint32(select.VALUES)
     counts, squares = np.zeros((2, select.VALUES), np.uint32), np.zeros((select.VALUES + 1, 3))
     erase.count_values_and_squares(operands, low, 4096, counts, squares, np.empty(2048))
     offsets = scored.view(np.uint32).astype(np.int64) - int(low)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ import models
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 from blockmerge.execution import executor
 from blockmerge.kernels import reference
-from blockmerge.methods import METHODS, span
+from blockmerge.methods import METHODS, span, thinning
 from blockmerge.methods.operations import GRANULE
 
 Floats = np.ndarray
@@ -633,6 +634,27 @@ def test_rescaling_as_mergekit_does_gives_back_the_l1_norm(tmp_path: Path, metho
     assert np.ptp(ratios) < 1e-6 * ratios.mean()
 
 
+@pytest.mark.parametrize("method", ["dare_ties", "della", "breadcrumbs"])
+@pytest.mark.parametrize("shape", [(640, 997), (700_001,), (3, 5), (400_000, 2), (1, 1)])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_is_remembered_of_a_measurement_is_what_would_be_decided_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, shape: tuple[int, ...], mixed: bool
+) -> None:
+    random = np.random.default_rng(8)
+    values = [random.normal(0, 1, (shape[0] + extra, *shape[1:])) for extra in (2, 0, 0)]  # the base has more rows
+    dtypes = [BF16, F32 if mixed else BF16, BF16]
+    paths = [
+        write(tmp_path, k, {"embed_tokens.weight": (dtype, reference.encode(value.astype(np.float32), dtype))})
+        for k, (value, dtype) in enumerate(zip(values, dtypes, strict=True))
+    ]
+    variant = {} if method == "breadcrumbs" else {"variant": "mergekit"}
+    recipe = {"method": method, "base": paths[0], "models": paths[1:], "weight": 0.5, "density": 0.4, **variant}
+    remembered = merge(tmp_path, {**recipe, "rescale": True})
+    monkeypatch.setattr(thinning, "_DECISIONS", 0)
+    again = merge(tmp_path, {**recipe, "rescale": True}, name="again")
+    assert all((remembered[name][1] == again[name][1]).all() for name in remembered)
+
+
 def shuffled_rows(seed: int, shape: tuple[int, ...]) -> Floats:
     """Rows of 1, 2, 3 and so on with random signs, each in an order of its own."""
     random = np.random.default_rng(seed)
@@ -899,6 +921,7 @@ def test_weights_that_sum_to_zero_are_one_line(
     with pytest.raises(blockmerge.RecipeError, match=r"sum to zero.*\(9 tensors, first t0.weight\)") as caught:
         merge(tmp_path, recipe)
     assert "\n" not in str(caught.value)
+    assert re.match(r"[\w-]+\.yaml:\d+: weight: ", str(caught.value))
 
 
 def test_a_recipe_can_be_merged_without_a_plan_of_ones_own(tmp_path: Path) -> None:

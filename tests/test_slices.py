@@ -146,6 +146,22 @@ def test_ranges_that_do_not_exist_or_fit(
         planned(tmp_path, {"method": "linear", "slices": [piece]})
 
 
+@pytest.mark.parametrize(
+    ("recipe", "line"),
+    [
+        ("method: passthrough\nslices:\n  - models:\n      - {model: MODEL, layers: 0:2}\n"
+         "  - models:\n      - model: MODEL\n        layers: 3:9\n", 7),
+        ("merge_method: passthrough\nslices:\n  - sources:\n      - model: MODEL\n        layer_range: [3, 9]\n", 5),
+    ],
+)  # fmt: skip
+def test_layers_that_do_not_exist_are_told_with_their_line(
+    tmp_path: Path, pair: tuple[Path, Path], recipe: str, line: int
+) -> None:
+    (tmp_path / "stacked.yaml").write_text(recipe.replace("MODEL", str(pair[0])))
+    with pytest.raises(RecipeError, match=f"^stacked.yaml:{line}: layers 3:9 of one do not exist; it has 4"):
+        blockmerge.plan(tmp_path / "stacked.yaml")
+
+
 def test_whole_models_of_different_depth_do_not_merge(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with pytest.raises(MismatchError, match="4 layers in one, 6 in two"):
         planned(tmp_path, {"method": "linear", "models": [str(path) for path in pair], "weight": 1})

@@ -14,8 +14,8 @@ from blockmerge.planning.explain import size_text
 
 __all__ = ["Display"]
 
-_LINE_EVERY = 5.0
-"""Seconds between lines where there is no terminal."""
+_LINE_EVERY, _NOTABLE = 5.0, 0.5
+"""Seconds between lines where there is no terminal, and of compiling that is worth a word."""
 
 
 class Display:
@@ -106,8 +106,11 @@ def _line(done: int, total: int, seconds: float) -> str:
 def summary(event: Finished) -> str:
     """The last line of a merge."""
     seconds = event.seconds_merging + event.seconds_publishing
-    rate = size_text(int(event.bytes_written / max(event.seconds_merging, 1e-9)))
+    rate = size_text(int(event.bytes_written / max(event.seconds_merging - event.seconds_compiling, 1e-9)))
     text = f"{event.path}: {size_text(event.bytes_written)} merged in {seconds:.1f} s ({rate}/s)"
+    if event.seconds_compiling > _NOTABLE:
+        kept = "kept for the next time" if event.kept else "not kept: the cache cannot be written (BLOCKMERGE_CACHE)"
+        text += f"; {event.seconds_compiling:.1f} s of it compiled kernels, {kept}"
     if event.nonfinite:
         text += f"; {event.nonfinite} tensors hold values that are not finite"
     return text

@@ -52,7 +52,10 @@ class Publishing:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The model is at ``path``. ``nonfinite`` counts tensors with NaN or infinity in them (if those were allowed)."""
+    """The model is at ``path``. ``nonfinite`` counts tensors with NaN or infinity in them (if those were allowed).
+
+    ``seconds_compiling`` of those merging went into kernels, which are ``kept`` for the next time if that is possible.
+    """
 
     path: Path
     bytes_read: int
@@ -60,6 +63,8 @@ class Finished:
     seconds_merging: float
     seconds_publishing: float
     nonfinite: int
+    seconds_compiling: float = 0.0
+    kept: bool = True
 
 
 Event = Started | Progress | TensorDone | TensorCompared | Publishing | Finished

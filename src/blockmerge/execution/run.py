@@ -34,6 +34,8 @@ def run(
     emit: Callable[[Event], object] = lambda event: None,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
+    from blockmerge.kernels import cache
+
     threads = thread_count(threads)
     key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite, names=plan.files)
     if not restart and partial.finished_before(key):
@@ -41,7 +43,7 @@ def run(
     inputs = [part for model in plan.leaves for part in model.parts]
     check_output(inputs, _need(plan), out, overwrite=overwrite, names=plan.files)
     with partial.open(key, restart=restart) as (output, journal):
-        started = time.perf_counter()
+        started, compiling = time.perf_counter(), cache.compiling()
         reading = sum(row.read_bytes for row in plan.rows)
         emit(Started(len(plan.rows), reading, sum(shard.size for shard in plan.shards), threads))
         done = _written(plan, output)
@@ -60,6 +62,8 @@ def run(
             seconds_merging=merged - started,
             seconds_publishing=time.perf_counter() - merged,
             nonfinite=len(executor.nonfinite),
+            seconds_compiling=cache.compiling() - compiling,
+            kept=cache.kept(),
         )
     return _told(emit, finished)
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.runtime import rtsys
 
-__all__ = ["inner", "kernel"]
+__all__ = ["compiling", "inner", "kept", "kernel"]
 
 
 def _user_cache() -> Path:
@@ -120,6 +121,35 @@ def kernel(function: Callable[..., Any]) -> Any:
     finally:
         numba.config.CACHE_DIR = before
     return compiled
+
+
+class _Clock(event.Listener):
+    """The seconds in which kernels are compiled; one at a time, whichever thread asks for it, and what it calls."""
+
+    def __init__(self) -> None:
+        self.seconds, self._depth, self._started = 0.0, 0, 0.0
+
+    def on_start(self, event: Any) -> None:
+        self._started = self._started if self._depth else time.perf_counter()
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        self.seconds += 0.0 if self._depth else time.perf_counter() - self._started
+
+
+_CLOCK = _Clock()
+event.register("numba:compile", _CLOCK)
+
+
+def compiling() -> float:
+    """The seconds that this process has spent on compiling so far."""
+    return _CLOCK.seconds
+
+
+def kept() -> bool:
+    """Whether what is compiled is kept for the next process."""
+    return _FOLDER is not None
 
 
 inner = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -8,7 +8,7 @@ from numba.extending import overload
 from blockmerge.kernels.bits import magnitude, number, only
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.dots import accumulate, joined, lanes
-from blockmerge.kernels.select import VALUES, marks_and_places, where
+from blockmerge.kernels.select import VALUES, marks_and_places, near
 from blockmerge.kernels.sums import SOME, add, difference, store
 from blockmerge.kernels.thin import Everything, thin
 from blockmerge.kernels.variance import variances
@@ -18,19 +18,21 @@ __all__ = ["add_agreeing_mean", "count_values_and_squares"]
 
 @kernel
 def count_values_and_squares(operands, low, step, counts, squares, room):
-    """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, bits compared.
+    """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, as bits.
 
-    Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors of these elements; and in the last
-    row those of elements with larger variances. Operand 0 is taken off the others, (models + 1, elements). A chunk has
-    ``step`` elements, a multiple of SOME, or the rest. ``room`` (SOME,) has the precision of the task vectors.
+    ``low`` is a multiple of VALUES. Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors
+    of these elements; and in the last row those of elements with larger variances. Operand 0 is taken off the others,
+    (models + 1, elements). A chunk has ``step`` elements, a multiple of SOME, or the rest. ``room`` (SOME,) has the
+    precision of the task vectors.
     """
     size, sums, scores = operands.shape[1], lanes(squares.shape[1]), np.empty(SOME, np.float32)
+    lows = np.full(1, low)
     marks, places = marks_and_places()
     for start in range(0, size, SOME):
         stop = min(start + SOME, size)
         some, delta, count = scores[: stop - start], room[: stop - start], counts[start // step]
         variances(operands, start, some)
-        found = places[0, : where(some, low, np.uint32(VALUES), marks, places)]
+        found = places[0, : near(some, lows, marks, places)]
         for at in found:
             count[magnitude(some[at]) - low] += 1
         for k in range(squares.shape[1]):

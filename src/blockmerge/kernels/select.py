@@ -27,7 +27,7 @@ __all__ = [
     "count_window",
     "marked",
     "marks_and_places",
-    "where",
+    "near",
 ]
 
 LOW_BITS = 17
@@ -51,73 +51,108 @@ def coarse_histogram(scoring, operands, first, counts):
 
 @kernel
 def count_window(scoring, operands, first, scores, lows, sizes, counts):
-    """Add to ``counts`` (targets, 3 + WINDOW // VALUES), int64: elements below ``lows[target]``, zeros, all of them.
+    """Add to ``counts`` (targets, 3 + bins), int64: elements below ``lows[target]``, zeros, all of them.
 
     Behind these stand those in each bin of VALUES neighbouring magnitudes, ``sizes[target]`` of them (WINDOW at most)
-    from ``lows[target]`` on.
+    from ``lows[target]`` on, both multiples of FINE; there are as many bins as the largest window has.
     """
-    room, size = np.empty(SOME, np.float32), operands.shape[1]
+    room, uppers, size = np.empty(SOME, np.float32), np.empty(SOME, np.int16), operands.shape[1]
     marks, places = marks_and_places()
     for start in range(0, size, SOME):
-        some = room[: min(SOME, size - start)]
-        for target in range(scores.size):
-            _score_target(scoring, scores, target, operands, start, first, some)
-            _count_window(some, lows[target], sizes[target], counts[target], marks, places)
+        some, target = room[: min(SOME, size - start)], 0
+        halves = uppers[: some.size]
+        while target < scores.size:
+            end = _same_score(scores, target)
+            score(scoring, scores[target], operands, start, first + start, some)
+            zeros = _split(some, halves)
+            marks[: some.size] = 0
+            for k in range(target, end):
+                counts[k, 0] += _mark_window(halves, lows[k], sizes[k], marks)
+                counts[k, 1] += zeros
+                counts[k, 2] += some.size
+            for at in places[0, : marked(marks, some.size, places)]:
+                for k in range(target, end):
+                    offset = np.uint32(magnitude(some[at]) - lows[k])
+                    if offset < sizes[k]:
+                        counts[k, 3 + (offset >> np.uint32(_VALUE_BITS))] += 1
+            target = end
 
 
 @inner
-def _score_target(scoring, scores, target, operands, start, first, out):
-    """Fill ``out`` with the score of a target, which may be there from the target before."""
-    if target == 0 or scores[target] != scores[target - 1]:
-        score(scoring, scores[target], operands, start, first + start, out)
+def _same_score(scores, target):
+    """The first target behind ``target`` that is looked for in another score."""
+    end = target + 1
+    while end < scores.size and scores[end] == scores[target]:
+        end += 1
+    return end
 
 
 @inner
-def _count_window(some, low, size, counts, marks, places):
-    below, zeros = np.uint32(0), np.uint32(0)
-    for i in range(some.size):
-        bits = magnitude(some[i])
-        below = np.uint32(below + np.uint32(bits < low))  # else numba counts in 64 bits
-        zeros = np.uint32(zeros + np.uint32(bits == np.uint32(0)))
-    counts[0] += below
-    counts[1] += zeros
-    counts[2] += some.size
-    for at in places[0, : where(some, low, size, marks, places)]:
-        counts[3 + (np.uint32(magnitude(some[at]) - low) >> np.uint32(_VALUE_BITS))] += 1
+def _split(values, uppers):
+    """Fill ``uppers``, int16, with the upper bits of magnitudes, and say how many are zero."""
+    zeros = np.uint32(0)
+    for i in range(values.size):
+        bits = magnitude(values[i])
+        uppers[i] = np.int16(bits >> _SHIFT)
+        zeros = np.uint32(zeros + np.uint32(bits == np.uint32(0)))  # else numba counts in 64 bits
+    return zeros
+
+
+@inner
+def _mark_window(uppers, low, size, marks):
+    """Mark what is in the window besides what is marked, and say how many are below it."""
+    first, end, below = np.int16(low >> _SHIFT), np.int16((low + size) >> _SHIFT), np.int16(0)
+    for i in range(uppers.size):
+        smaller = np.int16(uppers[i] < first)
+        below = np.int16(below + smaller)
+        marks[i] |= np.uint8(np.int16(uppers[i] < end) - smaller)
+    return below
 
 
 @kernel
 def count_values(scoring, operands, first, scores, firsts, step, counts):
     """Add to ``counts`` (targets, chunks, VALUES) how many have each of the magnitudes from ``firsts[target]`` on.
 
-    A chunk has ``step`` elements, a multiple of SOME, or the rest.
+    These are multiples of VALUES. A chunk has ``step`` elements, a multiple of SOME, or the rest.
     """
     room, size = np.empty(SOME, np.float32), operands.shape[1]
     marks, places = marks_and_places()
     for start in range(0, size, SOME):
-        some = room[: min(SOME, size - start)]
-        for target in range(scores.size):
-            _score_target(scoring, scores, target, operands, start, first, some)
-            low, count = firsts[target], counts[target, start // step]
-            for at in places[0, : where(some, low, np.uint32(VALUES), marks, places)]:
-                count[np.uint32(magnitude(some[at]) - low)] += 1
+        some, target, chunk = room[: min(SOME, size - start)], 0, start // step
+        while target < scores.size:
+            end = _same_score(scores, target)
+            score(scoring, scores[target], operands, start, first + start, some)
+            for at in places[0, : near(some, firsts[target:end], marks, places)]:
+                for k in range(target, end):
+                    offset = np.uint32(magnitude(some[at]) - firsts[k])
+                    if offset < np.uint32(VALUES):
+                        counts[k, chunk, offset] += 1
+            target = end
 
 
 @kernel
 def marks_and_places():
-    """Room for :func:`where`."""
+    """Room for :func:`marked` and what marks."""
     return np.empty(SOME + 8, np.uint8), np.empty((2, SOME + 8), np.uint64)
 
 
 @inner
-def where(values, first, count, marks, places):
-    """How many of ``values``, SOME at most, are among ``count`` magnitudes from ``first`` on; ``places`` tell which.
+def near(values, firsts, marks, places):
+    """How many of ``values``, SOME at most, are among VALUES magnitudes from one of ``firsts`` on, multiples of VALUES.
 
-    Few are, which a processor cannot foresee; so this has no branches, and looks only into eights that have one.
+    ``places`` tell which. Few are, which a processor cannot foresee; so this has no branches, and looks only into
+    eights that have one.
     """
+    first = firsts[0]
     for i in range(values.size):
-        marks[i] = np.uint8(np.uint32(magnitude(values[i]) - first) < count)
+        marks[i] = np.uint8(magnitude(values[i]) & _BIN == first)
+    for first in firsts[1:]:
+        for i in range(values.size):
+            marks[i] |= np.uint8(magnitude(values[i]) & _BIN == first)
     return marked(marks, values.size, places)
+
+
+_BIN = np.uint32(0xFFFFFFFF - VALUES + 1)
 
 
 @inner

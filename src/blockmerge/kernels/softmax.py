@@ -15,7 +15,7 @@ __all__ = ["copy_important", "importance", "row_sums"]
 
 _STEP = 512
 _LIMIT = 300.0  # so that products of two stay finite
-_PER_LN2 = 1.4426950408889634
+_PER_LN2, _SMALL = 1.4426950408889634, 0.34
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # as fdlibm splits it
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it leaves a whole number in the lowest bits
 _ONE = np.uint64(1023)
@@ -28,7 +28,13 @@ def _expm1(x):
     x = min(max(x, -_LIMIT), _LIMIT)
     shifted = x * _PER_LN2 + _ROUND
     times = shifted - _ROUND
-    r = (x - times * _LN2_HIGH) - times * _LN2_LOW
+    scale = bits_float64((float64_bits(shifted) + _ONE) << _EXPONENT)
+    return scale * _series((x - times * _LN2_HIGH) - times * _LN2_LOW) + (scale - 1.0)
+
+
+@inner
+def _series(r):
+    """exp(r) - 1 for sizes up to half of log(2), where :func:`_expm1` gives the same bits."""
     r2 = r * r
     even, odd = 1.0 / 479001600.0, 1.0 / 6227020800.0  # Taylor's series, even and odd powers apart: two short chains
     even, odd = even * r2 + 1.0 / 3628800.0, odd * r2 + 1.0 / 39916800.0
@@ -36,8 +42,7 @@ def _expm1(x):
     even, odd = even * r2 + 1.0 / 720.0, odd * r2 + 1.0 / 5040.0
     even, odd = even * r2 + 1.0 / 24.0, odd * r2 + 1.0 / 120.0
     even, odd = even * r2 + 0.5, odd * r2 + 1.0 / 6.0
-    scale = bits_float64((float64_bits(shifted) + _ONE) << _EXPONENT)
-    return scale * ((even + odd * r) * r2 + r) + (scale - 1.0)
+    return (even + odd * r) * r2 + r
 
 
 @kernel
@@ -62,12 +67,21 @@ def row_sums(base, model, first, width, out):
 
 @inner
 def _terms(base, model, e, x, y):
+    """Fill ``e``, ``x`` and ``y`` with e, e d and e expm1(-d)."""
+    large = 0
     for i in range(base.size):
         value = number(model[i], e[i])
-        apart = value - number(base[i], e[i])
-        e[i] = 1.0 + _expm1(value)
-        x[i] = e[i] * apart
-        y[i] = e[i] * _expm1(-apart)
+        e[i], x[i] = value, value - number(base[i], e[i])
+        large += np.int64(abs(e[i]) > _SMALL) + np.int64(abs(x[i]) > _SMALL)
+    if large == 0:  # as weights are, mostly
+        for i in range(base.size):
+            e[i], y[i] = 1.0 + _series(e[i]), _series(-x[i])
+    else:
+        for i in range(base.size):
+            e[i], y[i] = 1.0 + _expm1(e[i]), _expm1(-x[i])
+    for i in range(base.size):
+        x[i] *= e[i]
+        y[i] *= e[i]
 
 
 @inner

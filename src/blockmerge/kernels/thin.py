@@ -28,7 +28,7 @@ from blockmerge.kernels.ranks import (
     ranking,
     ranks_by_bucket,
 )
-from blockmerge.kernels.select import marked, where
+from blockmerge.kernels.select import marked
 from blockmerge.kernels.sums import SOME, difference
 
 __all__ = [
@@ -61,7 +61,7 @@ class Between(NamedTuple):
 
     ``ties`` (chunks of ``chunk`` elements, models, low and high, 2): how many equal the bound, and how many of these
     stay, each with the same chance. They count down. ``seeds`` are uint64. ``marks`` and ``places`` are room of the
-    caller's (:func:`blockmerge.kernels.select.where`).
+    caller's (:func:`blockmerge.kernels.select.marked`).
     """
 
     lows: Array
@@ -226,29 +226,35 @@ def _everything(way, k, values, start, first, factors):
 
 def _between(way, k, values, start, first, factors):
     low, high, ties = way.lows[k], way.highs[k], way.ties[start // way.chunk, k]
+    if ties[0, 1] == ties[0, 0] and ties[1, 1] == ties[1, 0]:
+        for i in range(values.size):
+            values[i] = only(values[i], low <= magnitude(values[i]) <= high)
+        return
+    marks, places = way.marks, way.places
     for i in range(values.size):
-        values[i] = only(values[i], low <= magnitude(values[i]) <= high)
-    if ties[0, 1] < ties[0, 0]:
-        _keep_ties(way, k, values, low, ties[0], first)
-    if ties[1, 1] < ties[1, 0] and high != low:
-        _keep_ties(way, k, values, high, ties[1], first)
+        bits = magnitude(values[i])
+        marks[i] = np.uint8(bits == low) | np.uint8(bits == high)
+        values[i] = only(values[i], low <= bits <= high)
+    _keep_ties(values, places[0, : marked(marks, values.size, places)], low, ties, first, way.seeds[k])
 
 
 @inner
-def _keep_ties(way, k, values, bound, ties, first):
-    """Of the ``ties[0]`` elements left that equal ``bound`` keep ``ties[1]``: each with what chance is left for it.
+def _keep_ties(values, places, low, ties, first, seed):
+    """Of the ``ties[0, 0]`` elements left that equal ``low`` keep ``ties[0, 1]``, and as ``ties[1]`` say of the others.
 
-    Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
+    Each stays with what chance is left for it. Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
     """
-    places, seed = way.places, way.seeds[k]
-    all_left, kept_left = ties
-    for at in places[0, : where(values, bound, np.uint32(1), way.marks, places)]:
+    (lows, lows_kept), (highs, highs_kept) = ties
+    for at in places:
         chance = np.int64(mixed(np.uint64(first) + at, seed) >> np.uint64(33))
-        kept = chance * all_left < kept_left << 31
+        if magnitude(values[at]) == low:
+            kept = chance * lows < lows_kept << 31
+            lows, lows_kept = lows - 1, lows_kept - kept
+        else:
+            kept = chance * highs < highs_kept << 31
+            highs, highs_kept = highs - 1, highs_kept - kept
         values[at] = only(values[at], kept)
-        kept_left -= kept
-        all_left -= 1
-    ties[0], ties[1] = all_left, kept_left
+    ties[0, 0], ties[0, 1], ties[1, 0], ties[1, 1] = lows, lows_kept, highs, highs_kept
 
 
 def _by_chance(way, k, values, start, first, factors):

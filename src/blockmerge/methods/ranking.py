@@ -220,7 +220,7 @@ class _Window(Measure):
             for start, some in uniform(operands, STEP):
                 select.count_window(scoring, some, first + start, numbers, lows, sizes, counts)
 
-        return Tally((len(lows), 3 + select.WINDOW // select.VALUES), count)
+        return Tally((len(lows), 3 + int(sizes.max()) // select.VALUES), count)
 
 
 @dataclass(frozen=True)

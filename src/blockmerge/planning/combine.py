@@ -128,7 +128,7 @@ class _Combiner:
             call = settings.call(k, key=key, shape=(rows, *base.shape[1:]) if base.shape else ())
             operation = self.method.build(call)
         except RecipeError as error:
-            self.found.refused.setdefault(str(error), []).append(name)
+            self.found.refused.setdefault(settings.located(str(error)), []).append(name)
             return
         reads = tuple(Read(model, spec.name, spec.dtype) for model, spec in found)
         pieces = pieces_of(base, rows, reads, operation, Copy())

@@ -150,7 +150,7 @@ class _Pairer:
         parts = dict.fromkeys(part for name in names for part in name.split("."))
         near = [match for text in curve.selection.filters for match in get_close_matches(text, parts, 1)]
         hint = f"did you mean {listed(near)}?" if near else "`blockmerge inspect` lists them"
-        message = f"{curve.origin}: selects none of the {len(names)} tensors; {hint}"
+        message = f"{_condition(curve)}: selects none of the {len(names)} tensors; {hint}"
         if self.recipe.arithmetic is Arithmetic.EXACT:
             self.found.problems.append(RecipeError(message))
         else:  # the original goes on in silence
@@ -243,3 +243,13 @@ def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[B
         shown = "; ".join(str(problem) for problem in shapes[:4])
         more = f"; and {len(shapes) - 4} more" if len(shapes) > 4 else ""
         yield MismatchError(f"{len(shapes)} shapes differ ({explain_sizes(first, second)}): {shown}{more}")
+
+
+def _condition(curve: Curve) -> str:
+    """Where a curve was written, and what a tensor has to be to be covered by it."""
+    selection = curve.selection
+    filters = f" with {' or '.join(map(repr, selection.filters))} in their names" if selection.filters else ""
+    only = f" of {selection.only.value}" if selection.only else ""
+    layers = " in layers {}:{}".format(*selection.layers) if selection.layers else ""
+    told = f"{only}{layers}{filters}"
+    return f"{curve.origin}, for tensors{told}" if told else curve.origin

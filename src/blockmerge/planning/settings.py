@@ -27,6 +27,7 @@ class Settings:
         own_names = run.inputs if run.slice.base is None else run.inputs[1:]
         self._shared: dict[str, Values] = {}
         self._own: list[dict[str, Values]] = [{} for _ in run.slice.parts]
+        self._origins: dict[str, str] = {}
         for parameter in (parameter for parameter in method.parameters if parameter.kind != "choice"):
             name, shared = parameter.name, run.slice.settings.get(parameter.name, ())
             if not parameter.per_model:
@@ -41,6 +42,7 @@ class Settings:
         for curve in setting:
             selected = [k for k, name in enumerate(names) if selects(curve.selection, name)]
             self._matched[curve] = self._matched.get(curve, False) or bool(selected)
+            self._origins.setdefault(parameter.name, curve.origin)
             covered = [k for k in selected if laid[k] is None]
             for k, value in zip(covered, self._values(parameter, curve, covered), strict=True):
                 laid[k] = value
@@ -72,6 +74,11 @@ class Settings:
                 values[name] = bool(number) if parameter.kind == "flag" else number
         has_base = self._run.slice.base is not None
         return Call(has_base=has_base, values=values, per_model=per_model, key=key, shape=shape)
+
+    def located(self, problem: str) -> str:
+        """``problem``, which begins with the name of a parameter, behind the place where that is first given."""
+        origin = self._origins.get(problem.partition(":")[0])
+        return problem if origin is None else f"{origin}: {problem}"
 
     def _number(self, parameter: Parameter, value: float | None) -> float:
         if value is None:

@@ -118,9 +118,12 @@ class _ModuleStack:
             start, stop = self._range(part)
             label, depth = self._sources[part.model].label, self._depths[part.model]
             if part.layers is not None and not start < stop:
-                yield RecipeError(f"slices: layers {start}:{stop} of {label} are none; 0:20 means layers 0 to 19")
+                yield RecipeError(
+                    f"{part.origin}: layers {start}:{stop} of {label} are none; 0:20 means layers 0 to 19"
+                )
             elif stop > depth:
-                yield RecipeError(f"slices: layers {start}:{stop} of {label} do not exist; it has {depth}, 0:{depth}")
+                told = f"layers {start}:{stop} of {label} do not exist; it has {depth}, 0:{depth}"
+                yield RecipeError(f"{part.origin}: {told}")
         lengths = {stop - start for start, stop in map(self._range, operands)}
         if len(lengths) > 1:
             if any(part.layers for part in operands):

@@ -64,13 +64,14 @@ def gradient(
         "layers": parse_layers(layers, "layers") if isinstance(layers, str) else layers,
     }
     named = values if isinstance(values, Mapping) else {"all": values}
+    origins = {name: f"values:{name}" if isinstance(values, Mapping) else "values" for name in named}
     if not named:
         raise RecipeError("values: is empty; a gradient looks like [1.0, 0.5, 0.0]")
     curves = [
         Curve(
-            _numbers(curve, f"values:{name}"),
+            _numbers(curve, origins[name]),
             Selection(block=_block(name), **selection),  # pyright: ignore[reportArgumentType]
-            origin=f"values:{name}",
+            origin=origins[name],
         )
         for name, curve in named.items()
     ]

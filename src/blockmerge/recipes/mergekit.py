@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from blockmerge import dtypes
 from blockmerge.methods import METHODS, Method
@@ -49,7 +50,12 @@ _GONE = {
 }
 
 
-_Source = tuple[Settings, tuple[int, int] | None]
+class _Source(NamedTuple):
+    """A model's own settings, its layers, and where these stand."""
+
+    settings: Settings
+    layers: tuple[int, int] | None
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +191,14 @@ def _sources(node: Node, keys: Mapping[str, bool], method: Method) -> dict[str, 
     for item in node.items():
         fields = _model(item, keys)
         if not item.is_mapping:
-            found[item.where] = ({}, None)  # counts as a model
+            found[item.where] = _Source({}, None, "")  # counts as a model
             continue
         reference = _reference(fields["model"]) if "model" in fields else ""
         if reference in found:
             item.problem(f"{reference} is given twice")
-        own = _settings(fields.get("parameters"), method, own=True)
-        found[reference] = (own, _layers(fields["layer_range"]) if "layer_range" in fields else None)
+        own, layers = _settings(fields.get("parameters"), method, own=True), fields.get("layer_range")
+        place = item.place if layers is None else layers.place
+        found[reference] = _Source(own, None if layers is None else _layers(layers), place)
     return found
 
 
@@ -205,8 +212,8 @@ def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
         node.problem(f"{level.base} is the base and must be one of the sources, with its layers")
     base = _base(node, found, level)
     parts = [
-        Part(level.references.number(reference), own, layers)
-        for reference, (own, layers) in found.items()
+        Part(level.references.number(reference), *source)
+        for reference, source in found.items()
         if base is None or reference != level.base
     ]
     check_layers(node, [*parts, *([] if base is None else [base])])
@@ -221,8 +228,8 @@ def _slice(node: Node, keys: Mapping[str, bool], level: _Level) -> Slice:
 
 def _base(node: Node, found: Mapping[str, _Source], level: _Level) -> Part | None:
     if level.base is not None and level.wants_base:
-        layers = found[level.base][1] if level.base in found else None
-        return Part(level.references.number(level.base), {}, layers)
+        own = found.get(level.base, _Source({}, None, ""))
+        return Part(level.references.number(level.base), {}, own.layers, own.origin)
     if level.method.base == "required" or level.method.name == "slerp":
         node.problem(f"{level.method.name} needs a base_model")
     return None

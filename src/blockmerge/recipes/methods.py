@@ -163,7 +163,8 @@ def _part(node: Node, level: _Level, own: Sequence[Parameter], *, layered: bool)
     keys = [parameter.name for parameter in own] + (["layers"] if layered else [])
     fields = node.fields({"model": True, **dict.fromkeys(keys, False)})
     reference = fields["model"].text() if "model" in fields else ""
-    return Part(level.references.number(reference), read_settings(fields, own), _layers(fields.get("layers")))
+    number, layers = level.references.number(reference), fields.get("layers")
+    return Part(number, read_settings(fields, own), _layers(layers), node.place if layers is None else layers.place)
 
 
 def _layers(node: Node | None) -> tuple[int, int] | None:

@@ -95,12 +95,14 @@ Setting = tuple[Curve, ...]
 class Part:
     """What a slice takes of one model: number ``model`` of the recipe's, its ``layers`` (half-open; None: all).
 
-    ``settings`` are the method's numbers and flags for this model; they go before those of the slice.
+    ``settings`` are the method's numbers and flags for this model; they go before those of the slice. ``origin`` says
+    where a person wrote the layers.
     """
 
     model: int
     settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     layers: tuple[int, int] | None = None
+    origin: str = field(default="slices", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
