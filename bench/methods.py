@@ -3,8 +3,9 @@
     python bench/methods.py --mergekit PATH/mergekit-yaml
 
 Both merge the same recipe, a file of mergekit's: Blockmerge in several rounds, of which the median counts, mergekit in
-one, for minutes of it are steadier than seconds. The column "x read" sets a whole process beside a parallel copy of as
-many bytes as the method's passes read and write.
+one, for minutes of it are steadier than seconds. With ``--native`` Blockmerge takes a recipe of its own, which means
+the paper. The column "x read" sets a whole process beside a parallel copy of as many bytes as the method's passes read
+and write.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ def mergekit_recipe(method: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def measure(method: str, folder: Path, rounds: int, mergekit: str | None) -> str:
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump((recipe if method in ALONE else mergekit_recipe)(method, folder)))
+def measure(method: str, folder: Path, rounds: int, mergekit: str | None, *, native: bool) -> str:
+    path, theirs_path = folder / "recipe.yaml", folder / "mergekit.yaml"
+    theirs_path.write_text(yaml.safe_dump(mergekit_recipe(method, folder)))
+    own = yaml.safe_dump(recipe(method, folder)) if native or method in ALONE else theirs_path.read_text()
+    path.write_text(own)
     plan = blockmerge.plan(path)
     ours, copies, theirs = [], [], []
     command = [sys.executable, "-c", ENTRY, "merge", str(path), str(folder / "out"), "--quiet"]
@@ -70,7 +73,7 @@ def measure(method: str, folder: Path, rounds: int, mergekit: str | None) -> str
         for command_line, runs in (
             (command, ours),
             ([sys.executable, str(HERE / "copy_models.py"), *models], copies),
-            ([mergekit, str(path), str(folder / "out")] if wanted else None, theirs),
+            ([mergekit, str(theirs_path), str(folder / "out")] if wanted else None, theirs),
         ):
             shutil.rmtree(folder / "out", ignore_errors=True)
             if command_line:
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--mergekit", default=shutil.which("mergekit-yaml"))
+    parser.add_argument("--native", action="store_true")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     try:
@@ -99,7 +103,8 @@ def main() -> None:
             make_model(folder / name, layout_of(arguments.gb), seed)
         print(f"{'':<18}{'seconds':>9}{'x read':>9}{'peak MB':>9}{'mergekit s':>12}{'factor':>9}")
         for method in arguments.methods:
-            print(measure(method, folder, arguments.rounds, arguments.mergekit), flush=True)
+            line = measure(method, folder, arguments.rounds, arguments.mergekit, native=arguments.native)
+            print(line, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -370,7 +370,7 @@ def test_squares_beside_counts_are_what_they_say() -> None:
     variance.variances(operands, 0, scored)
     low = np.sort(scored)[2500].view(np.uint32) // np.uint32(select.VALUES) * np.uint32(select.VALUES)
     counts, squares = np.zeros((2, select.VALUES), np.uint32), np.zeros((select.VALUES + 1, 3))
-    erase.count_values_and_squares(operands, low, 4096, counts, squares, np.empty(2048))
+    erase.count_values_and_squares(operands, low, 4096, counts, squares, np.float64(0))
     offsets = scored.view(np.uint32).astype(np.int64) - int(low)
     inside = (offsets >= 0) & (offsets < select.VALUES)
     assert (counts.sum(0) == np.bincount(offsets[inside], minlength=select.VALUES)).all()

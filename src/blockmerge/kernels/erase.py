@@ -7,9 +7,9 @@ from numba.extending import overload
 
 from blockmerge.kernels.bits import magnitude, number, only
 from blockmerge.kernels.cache import inner, kernel
-from blockmerge.kernels.dots import accumulate, joined, lanes
+from blockmerge.kernels.dots import LANES, joined, lanes
 from blockmerge.kernels.select import VALUES, marks_and_places, near
-from blockmerge.kernels.sums import SOME, add, difference, store
+from blockmerge.kernels.sums import SOME, add, store
 from blockmerge.kernels.thin import Everything, thin
 from blockmerge.kernels.variance import variances
 
@@ -17,38 +17,44 @@ __all__ = ["add_agreeing_mean", "count_values_and_squares"]
 
 
 @kernel
-def count_values_and_squares(operands, low, step, counts, squares, room):
+def count_values_and_squares(operands, low, step, counts, squares, like):
     """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, as bits.
 
     ``low`` is a multiple of VALUES. Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors
     of these elements; and in the last row those of elements with larger variances. Operand 0 is taken off the others,
-    (models + 1, elements). A chunk has ``step`` elements, a multiple of SOME, or the rest. ``room`` (SOME,) has the
-    precision of the task vectors.
+    (models + 1, elements). A chunk has ``step`` elements, a multiple of SOME, or the rest. Task vectors have the type
+    of ``like``.
     """
     size, sums, scores = operands.shape[1], lanes(squares.shape[1]), np.empty(SOME, np.float32)
     lows = np.full(1, low)
     marks, places = marks_and_places()
     for start in range(0, size, SOME):
         stop = min(start + SOME, size)
-        some, delta, count = scores[: stop - start], room[: stop - start], counts[start // step]
+        some, count, base = scores[: stop - start], counts[start // step], operands[0, start:stop]
         variances(operands, start, some)
         found = places[0, : near(some, lows, marks, places)]
         for at in found:
             count[magnitude(some[at]) - low] += 1
         for k in range(squares.shape[1]):
-            difference(operands[k + 1, start:stop], operands[0, start:stop], delta)
+            x = operands[k + 1, start:stop]
             for at in found:
-                squares[magnitude(some[at]) - low, k] += np.float64(delta[at]) * np.float64(delta[at])
-            _drop_below(delta, some, low + np.uint32(VALUES))
-            accumulate(delta, delta, sums[k])
+                delta = np.float64(number(x[at], like) - number(base[at], like))
+                squares[magnitude(some[at]) - low, k] += delta * delta
+            _add_squares(x, base, some, low + np.uint32(VALUES), like, sums[k])
     for k in range(squares.shape[1]):
         squares[VALUES, k] += joined(sums[k])
 
 
 @inner
-def _drop_below(values, scores, limit):
-    for i in range(values.size):
-        values[i] = only(values[i], magnitude(scores[i]) >= limit)
+def _add_squares(x, base, scores, limit, like, sums):
+    """Add the squares of ``x - base`` where scores reach ``limit`` to the running ``sums``."""
+    for start in range(0, x.size, LANES):
+        some, other, own = x[start : start + LANES], base[start : start + LANES], scores[start : start + LANES]
+        for lane in range(some.size):
+            delta = np.float64(
+                only(number(some[lane], like) - number(other[lane], like), magnitude(own[lane]) >= limit)
+            )
+            sums[lane] += delta * delta
 
 
 @kernel

@@ -231,9 +231,10 @@ def _between(way, k, values, start, first, factors):
             values[i] = only(values[i], low <= magnitude(values[i]) <= high)
         return
     marks, places = way.marks, way.places
+    other = high if ties[1, 0] > 0 else low
     for i in range(values.size):
         bits = magnitude(values[i])
-        marks[i] = np.uint8(bits == low) | np.uint8(bits == high)
+        marks[i] = np.uint8(bits == low) | np.uint8(bits == other)
         values[i] = only(values[i], low <= bits <= high)
     _keep_ties(values, places[0, : marked(marks, values.size, places)], low, ties, first, way.seeds[k])
 

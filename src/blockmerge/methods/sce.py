@@ -42,7 +42,6 @@ class Squares(Values):
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """Counts of one granule, and squares in float64, (floats + 1, models)."""
         from blockmerge.kernels import erase, select
-        from blockmerge.kernels.sums import SOME
 
         (low,) = self.firsts(statistics)
 
@@ -50,8 +49,8 @@ class Squares(Values):
             counts = np.zeros((1, PARTS, select.VALUES), np.uint32)
             squares = np.zeros((select.VALUES + 1, len(operands) - 1))
             for start, some in uniform(operands, STEP):
-                room = np.empty(SOME, exact(some))
-                erase.count_values_and_squares(some, low, STEP, counts[0, start // STEP :], squares, room)
+                chunks, like = counts[0, start // STEP :], exact(some)(0)
+                erase.count_values_and_squares(some, low, STEP, chunks, squares, like)
             return packed(first, counts, squares)
 
         return observe
