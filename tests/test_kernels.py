@@ -331,6 +331,18 @@ def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_kep
     assert (kept == np.where(stays, values, 0)).all()
 
 
+def test_what_is_not_a_number_stays_where_there_is_no_upper_bound() -> None:
+    values = np.array([0x3F800000, 0x3F800000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x40000000], np.uint32)
+    low, high, ties = (np.array(part) for part in ([0x3F800000], [0x7FFFFFFF], [[[[2, 1], [0, 0]]]]))
+    bounds = low.astype(np.uint32), high.astype(np.uint32)
+    way = thin.Between(*bounds, ties, 1 << 16, np.array([6], np.uint64), *select.marks_and_places())
+    kept = values.view(np.float32).copy().reshape(1, -1)
+    thin.thin_all(kept, way, 0)
+    assert np.isnan(kept[0, 2:5]).all()
+    assert kept[0, 5] == 2
+    assert sorted(kept[0, :2].tolist()) == [0, 1]
+
+
 @pytest.mark.parametrize("first", [0.5, 0.75, 3.0])
 def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
     values = np.random.default_rng(3).normal(0, 1, 5001).astype(np.float32)

@@ -106,7 +106,8 @@ def _line(done: int, total: int, seconds: float) -> str:
 def summary(event: Finished) -> str:
     """The last line of a merge."""
     seconds = event.seconds_merging + event.seconds_publishing
-    rate = size_text(int(event.bytes_written / max(event.seconds_merging - event.seconds_compiling, 1e-9)))
+    working = max(event.seconds_merging - event.seconds_compiling, event.seconds_merging / 100, 1e-9)
+    rate = size_text(int(event.bytes_written / working))
     text = f"{event.path}: {size_text(event.bytes_written)} merged in {seconds:.1f} s ({rate}/s)"
     if event.seconds_compiling > _NOTABLE:
         kept = "kept for the next time" if event.kept else "not kept: the cache cannot be written (BLOCKMERGE_CACHE)"

@@ -34,12 +34,12 @@ def run(
     emit: Callable[[Event], object] = lambda event: None,
 ) -> Finished:
     """Carry out ``plan`` into the folder ``out``; see :func:`blockmerge.merge`."""
-    from blockmerge.kernels import cache
-
     threads = thread_count(threads)
     key, partial = key_of(plan), PartialModel(plan.shards, out, overwrite=overwrite, names=plan.files)
     if not restart and partial.finished_before(key):
         return _told(emit, Finished(out, 0, 0, 0.0, 0.0, 0))
+    from blockmerge.kernels import cache
+
     inputs = [part for model in plan.leaves for part in model.parts]
     check_output(inputs, _need(plan), out, overwrite=overwrite, names=plan.files)
     with partial.open(key, restart=restart) as (output, journal):
@@ -62,7 +62,7 @@ def run(
             seconds_merging=merged - started,
             seconds_publishing=time.perf_counter() - merged,
             nonfinite=len(executor.nonfinite),
-            seconds_compiling=cache.compiling() - compiling,
+            seconds_compiling=min(cache.compiling() - compiling, merged - started),
             kept=cache.kept(),
         )
     return _told(emit, finished)

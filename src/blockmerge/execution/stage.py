@@ -16,7 +16,7 @@ from blockmerge.tensors import TensorSpec
 
 __all__ = ["PlannedSource"]
 
-_KEPT = 16
+_KEPT = 8
 """Rows whose measurements are kept; more than an executor works on at once."""
 
 

@@ -83,7 +83,12 @@ class _SealedFile(IndexDataCacheFile):
 
 
 class _Cache(FunctionCache):
-    """numba's cache, but what cannot be read is forgotten and what cannot be written is not kept."""
+    """numba's cache, but what cannot be read is forgotten and what cannot be written is not kept.
+
+    ``lost`` says that this has happened.
+    """
+
+    lost = False
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -101,8 +106,10 @@ class _Cache(FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(Exception):  # the index may be damaged, and of those that cannot be replaced
+        try:
             super().save_overload(sig, data)
+        except Exception:  # the disk may be full, or the index damaged and of those that cannot be replaced
+            _Cache.lost = True
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -149,7 +156,7 @@ def compiling() -> float:
 
 def kept() -> bool:
     """Whether what is compiled is kept for the next process."""
-    return _FOLDER is not None
+    return _FOLDER is not None and not _Cache.lost
 
 
 inner = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)

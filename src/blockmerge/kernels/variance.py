@@ -21,7 +21,7 @@ def variances(operands, begin, out):
 
     That is the variance over the models times the square of their number. The models are the operands behind the
     first, from element ``begin`` on. So scaled, float32 holds the differences of all weights there may be; it is
-    infinite where they are larger, and zero where no two models are more than 2**-120 apart.
+    infinite where they are larger, from 2**19 over their number on, and zero where no two are 2**-120 apart.
 
     Of weights of 16 bits neither the differences of a few models nor, nearly always, their squares and the sum of these
     have to be rounded, so the order of models does not matter. For many it is worked out in float64.

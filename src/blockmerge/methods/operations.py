@@ -70,6 +70,11 @@ class Measure(ABC):
         """Whether it is seldom needed."""
         return False
 
+    @property
+    def memory(self) -> int:
+        """Bytes of its statistic, where that grows with the tensor."""
+        return 0
+
     @abstractmethod
     def bind(self, statistics: Sequence[Array]) -> Observe | None:
         """The function that looks at one granule, given what earlier passes measured; None if nothing is needed."""

@@ -222,17 +222,25 @@ class ByRank(Thinning):
 class _Norms(Measure):
     """The pass that adds up the magnitudes of task vectors as they are and when thinned by ``thinning``.
 
-    For each granule: its first element, the two norms of each model in float64, and a bit for each element that is
-    left, if there are ``remembered`` elements and not 0. All as bytes, (granules, bytes).
+    For each granule: its first element, the two norms of each of the ``models`` in float64, and a bit for each of the
+    ``elements`` that is left, if all these fit into memory. All as bytes, (granules, bytes).
     """
 
     thinning: Thinning
-    remembered: int
+    models: int
+    elements: int
 
     @property
     def stacked(self) -> bool:
         """Granules are told apart: sums are in their order."""
         return True
+
+    @property
+    def memory(self) -> int:
+        """The bytes of all bits, or nothing if these are too many."""
+        row = self.thinning.row
+        each = -(-self.elements // row) * -(-row // 8) if row > 1 else -(-self.elements // 8)
+        return self.models * each if self.models * each <= _MOST else 0
 
     @property
     def unit(self) -> int:
@@ -250,11 +258,10 @@ class _Norms(Measure):
         """What was found in one granule."""
         from blockmerge.kernels import thin
 
-        way, step, unit = self.thinning.bind(statistics), self.thinning.step, self.unit
-        rows, size = -(-min(self.granule, self.remembered) // unit), -(-unit // 8)
+        way, step, unit, models = self.thinning.bind(statistics), self.thinning.step, self.unit, self.models
+        rows, size = -(-min(self.granule, self.elements) // unit) if self.memory else 0, -(-unit // 8)
 
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.uint8]:
-            models = len(operands) - 1
             found = np.zeros(_HEAD + 16 * models + rows * models * size, np.uint8)
             found[:_HEAD].view(np.int64)[0] = first
             total = found[_HEAD : _HEAD + 16 * models].view(np.float64).reshape(models, 2)
@@ -267,32 +274,33 @@ class _Norms(Measure):
 
         return observe
 
-    def norms(self, found: Array, models: int) -> NDArray[np.float64]:
+    def norms(self, found: Array) -> NDArray[np.float64]:
         """The norms of the tensor, (models, 2)."""
-        norms = np.ascontiguousarray(found[:, _HEAD : _HEAD + 16 * models]).view(np.float64)
-        return norms.reshape(-1, models, 2).sum(axis=0)
+        norms = np.ascontiguousarray(found[:, _HEAD : _HEAD + 16 * self.models]).view(np.float64)
+        return norms.reshape(-1, self.models, 2).sum(axis=0)
 
-    def left(self, found: Array, models: int) -> Way:
+    def left(self, found: Array) -> Way:
         """The way that leaves the same again."""
         from blockmerge.kernels import thin
 
-        begin, skipped, row = int(found[0, :_HEAD].view(np.int64)[0]), _HEAD + 16 * models, self.unit
+        begin, skipped, row = int(found[0, :_HEAD].view(np.int64)[0]), _HEAD + 16 * self.models, self.unit
 
         def way(_first: int, _count: int) -> thin.Remembered:
             marks = np.empty(row + 8, np.uint8)
-            return thin.Remembered(found, skipped, begin, self.granule, models, marks, row)
+            return thin.Remembered(found, skipped, begin, self.granule, self.models, marks, row)
 
         return way
 
 
-_HEAD = 8
+_HEAD, _MOST = 8, 1 << 25
+"""Bytes of a granule's first element, and of what may be remembered of a tensor."""
 
 
 @dataclass(frozen=True)
 class Matched(Thinning):
     """``thinning``, with one factor for each model that gives back the L1 norm of its task vector; as mergekit does.
 
-    What is left is not decided twice, if the decisions for all ``elements`` of a tensor and ``models`` fit into memory.
+    What is left is not decided twice, if the decisions for all ``elements`` of a tensor fit into memory.
     """
 
     thinning: Thinning
@@ -301,7 +309,7 @@ class Matched(Thinning):
 
     @property
     def _norms(self) -> _Norms:
-        return _Norms(self.thinning, self.elements if self.elements * self.models <= _DECISIONS else 0)
+        return _Norms(self.thinning, self.models, self.elements)
 
     @property
     def measures(self) -> Sequence[Measure]:
@@ -325,18 +333,17 @@ class Matched(Thinning):
     def bind(self, statistics: Sequence[Array]) -> Way:
         """That of the thinning, or what it left when it was measured."""
         norms = self._norms
-        return norms.left(statistics[-1], self.models) if norms.remembered else self.thinning.bind(statistics[:-1])
+        return norms.left(statistics[-1]) if norms.memory else self.thinning.bind(statistics[:-1])
 
     def scales(self, statistics: Sequence[Array], models: int) -> Sequence[float]:
         """The ratios of the norms; 1 where one of them is next to nothing or not finite."""
+        del models
         return [
             before / after if min(before, after) >= _NO_NORM and math.isfinite(before) else 1.0
-            for before, after in self._norms.norms(statistics[-1], models)
+            for before, after in self._norms.norms(statistics[-1])
         ]
 
 
-_DECISIONS = 1 << 28
-"""Bits that may be remembered of a tensor: 32 MiB."""
 _NO_NORM = 1e-7
 
 

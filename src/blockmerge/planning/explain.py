@@ -74,12 +74,15 @@ def memory(plan: Plan) -> tuple[int, int]:
         operands, measures = len(piece.reads), len(piece.operation.measures)
         large = measures or piece.operation.row > 1
         each = max(each, operands * (_GRANULE if large else _TILE))
-        shared = max(shared, measures * operands * _HISTOGRAM if measures > 1 else 0)
+        remembered = _ROWS * sum(measure.memory for measure in piece.operation.measures)
+        shared = max(shared, remembered + (measures * operands * _HISTOGRAM if measures > 1 else 0))
     return _BARE + shared, each + _TILE
 
 
 _BARE, _TILE, _GRANULE, _HISTOGRAM = 160_000_000, 500_000, 2_500_000, 1_000_000
 """Bytes: of Python, numpy and numba; of an operand of a tile; of a granule with its difference; of two histograms."""
+_ROWS = 3
+"""What is remembered of tensors is there for one that is written and, as it comes in and as a whole, for the next."""
 
 
 def _remarks(kind: str, lines: Iterable[str]) -> list[str]:

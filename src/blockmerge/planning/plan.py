@@ -20,7 +20,7 @@ from blockmerge.vocabularies import Vocabulary
 
 __all__ = ["NUMERICS", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
 
-NUMERICS = 1
+NUMERICS = 2
 """Version of the arithmetic; raised whenever the same plan would give other bytes."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blockmerge.errors import RecipeError
+from blockmerge.errors import RecipeError, listed
 from blockmerge.methods import Call, Method, Parameter
 from blockmerge.planning.gradients import by_tensor, interpolated, selects
 from blockmerge.planning.stack import Run
@@ -27,7 +27,7 @@ class Settings:
         own_names = run.inputs if run.slice.base is None else run.inputs[1:]
         self._shared: dict[str, Values] = {}
         self._own: list[dict[str, Values]] = [{} for _ in run.slice.parts]
-        self._origins: dict[str, str] = {}
+        self._origins: dict[str, dict[str, None]] = {}
         for parameter in (parameter for parameter in method.parameters if parameter.kind != "choice"):
             name, shared = parameter.name, run.slice.settings.get(parameter.name, ())
             if not parameter.per_model:
@@ -42,7 +42,7 @@ class Settings:
         for curve in setting:
             selected = [k for k, name in enumerate(names) if selects(curve.selection, name)]
             self._matched[curve] = self._matched.get(curve, False) or bool(selected)
-            self._origins.setdefault(parameter.name, curve.origin)
+            self._origins.setdefault(parameter.name, {})[curve.origin] = None
             covered = [k for k in selected if laid[k] is None]
             for k, value in zip(covered, self._values(parameter, curve, covered), strict=True):
                 laid[k] = value
@@ -76,9 +76,9 @@ class Settings:
         return Call(has_base=has_base, values=values, per_model=per_model, key=key, shape=shape)
 
     def located(self, problem: str) -> str:
-        """``problem``, which begins with the name of a parameter, behind the place where that is first given."""
-        origin = self._origins.get(problem.partition(":")[0])
-        return problem if origin is None else f"{origin}: {problem}"
+        """``problem``, which begins with the name of a parameter, behind the places where that is given."""
+        origins = self._origins.get(problem.partition(":")[0])
+        return f"{listed(list(origins))}: {problem}" if origins else problem
 
     def _number(self, parameter: Parameter, value: float | None) -> float:
         if value is None:

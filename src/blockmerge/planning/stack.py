@@ -130,7 +130,8 @@ class _ModuleStack:
                 told = ", ".join(
                     f"{self._sources[part.model].label} {{}}:{{}}".format(*self._range(part)) for part in operands
                 )
-                yield RecipeError(f"slices: all models of a slice need as many layers: {told}")
+                origin = next(part.origin for part in operands if part.layers)
+                yield RecipeError(f"{origin}: all models of a slice need as many layers: {told}")
             else:
                 yield self._other_depth(operands)
 

@@ -149,7 +149,7 @@ def _slice(node: Node, inputs: Node, level: _Level, *, layered: bool) -> Slice:
     if base is not None and base.layers is None:
         ranges = {part.layers for part in parts}
         if len(ranges) == 1:
-            base = replace(base, layers=parts[0].layers)
+            base = replace(base, layers=parts[0].layers, origin=parts[0].origin)
         elif ranges:
             node.problem("needs the layers of the base too: base: {model: ..., layers: ...}")
     check_count(inputs, level.method, len(parts))
