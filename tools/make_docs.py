@@ -110,8 +110,8 @@ its bugs repaired. Where the two differ, `variant: mergekit` (or `scope`, for `t
 side. `python bench/variants.py` measures how far results are apart, in units of what the method changes in the base:
 
 ```text
-dare_linear: 1/density, or one L1 factor            0.08%
-della: 1/chance, or one L1 factor                  23.81%
+dare_linear: 1/density, or one L1 factor            0.14%
+della: 1/chance, or one L1 factor                  23.92%
 ties: trimmed by tensor, or over the model          0.54%
 breadcrumbs: gamma first, or density first         28.78%
 sce: shares as they are, or equal when small       21.83%
