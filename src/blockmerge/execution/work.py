@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, STEP, Measure, Observe, Run, Tally
+from blockmerge.methods.operations import GRANULE, STEP, Measure, Observe, Run, Tally, whole_rows
 from blockmerge.planning import Piece, Row
 
 __all__ = ["BLOCK", "Group", "RowWork", "Tile", "granules", "tiles"]
@@ -50,7 +50,7 @@ def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
     for number, piece, low, high in _cut(row, block):
         operation = piece.operation
         unit = STEP if operation.measures and operation.row == 1 else operation.row
-        step = _whole(tile // row.dtype.itemsize, unit)
+        step = whole_rows(tile // row.dtype.itemsize, unit)
         start = low - (low - piece.first) % unit
         end = min(high + (piece.first - high) % unit, piece.first + piece.count)
         for first in range(start, end, step):
@@ -62,7 +62,7 @@ def tiles(row: Row, block: int, tile: int) -> Iterator[Tile]:
 def granules(row: Row, block: int) -> Iterator[Tile]:
     """The granules that start in one block of ``row``, for measuring passes: they depend on nothing but the row."""
     for number, piece, low, high in _cut(row, block):
-        step = _whole(GRANULE, piece.operation.row)
+        step = whole_rows(GRANULE, piece.operation.row)
         for first in range(low + (piece.first - low) % step, high, step):
             count = min(step, piece.first + piece.count - first)
             yield Tile(number, first, count, 0, count)
@@ -76,11 +76,6 @@ def _cut(row: Row, block: int) -> Iterator[tuple[int, Piece, int, int]]:
         low, high = max(start, piece.first), min(end, piece.first + piece.count)
         if low < high:
             yield number, piece, low, high
-
-
-def _whole(elements: int, row: int) -> int:
-    """The largest multiple of ``row`` within ``elements``; at least one."""
-    return max(elements // row, 1) * row
 
 
 class _Observed:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
-from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run
+from blockmerge.methods.operations import Array, Measure, Observe, Operation, Run, whole_rows
 from blockmerge.methods.scratch import CHUNK, chunks, scratch
 from blockmerge.methods.sphere import Shares, decoded, shares_of
 
@@ -55,7 +55,7 @@ class RowSum(Operation):
         from blockmerge.kernels import dots, sums
 
         del dtypes, out, statistics
-        step = max(CHUNK // self.length, 1) * self.length
+        step = whole_rows(CHUNK, self.length)
 
         def run(operands: Sequence[Array], result: Array, _first: int) -> bool:
             count, rows = len(operands) - self.base, result.size // self.length
@@ -97,7 +97,7 @@ class _ColumnGrams(Measure):
         def observe(operands: Sequence[Array], _first: int) -> Floats:
             count = len(operands) - self.base
             total = np.zeros((count, count, self.columns))
-            for part in chunks(operands[0].size, max(CHUNK // self.columns, 1) * self.columns):
+            for part in chunks(operands[0].size, whole_rows(CHUNK, self.columns)):
                 dots.add_products(decoded(operands, part, base=self.base), self.columns, total)
             below, above = np.tril_indices(count, -1)
             total[below, above] = total[above, below]

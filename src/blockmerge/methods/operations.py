@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "Tally",
     "precision_of",
+    "whole_rows",
 ]
 
 Array = NDArray[Any]
@@ -102,6 +103,11 @@ class Tally:
     def total(self) -> Array:
         """The statistic: the counts of all threads, with a first dimension of one."""
         return sum(self._counts.values(), np.zeros(self._shape, np.int64))[None]
+
+
+def whole_rows(elements: int, row: int) -> int:
+    """The largest multiple of ``row`` within ``elements``; at least one."""
+    return max(elements // row, 1) * row
 
 
 class Operation(ABC):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.declaration import Call
-from blockmerge.methods.operations import GRANULE, STEP, Array, Measure, Observe
+from blockmerge.methods.operations import GRANULE, STEP, Array, Measure, Observe, whole_rows
 from blockmerge.methods.selection import Deltas, Selection, Share, keys
 from blockmerge.methods.vectors import uniform
 
@@ -51,7 +51,7 @@ class Thinning(ABC):
     @property
     def step(self) -> int:
         """Elements of a chunk: whole rows, and as many as a cache holds."""
-        return max(STEP // self.row, 1) * self.row
+        return whole_rows(STEP, self.row)
 
     @property
     def joined(self) -> Hashable | None:
@@ -252,7 +252,7 @@ class _Norms(Measure):
     @property
     def granule(self) -> int:
         """Elements of a granule that is not the last."""
-        return max(GRANULE // self.thinning.row, 1) * self.thinning.row
+        return whole_rows(GRANULE, self.thinning.row)
 
     def bind(self, statistics: Sequence[Array]) -> Observe:
         """What was found in one granule."""
