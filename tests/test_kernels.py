@@ -352,18 +352,23 @@ def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
     bits = (values.view(np.uint32) & 0x7FFFFFFF).astype(np.int64)
     window, few = (
         np.zeros((2, 3 + select.WINDOW // select.VALUES), np.int64),
-        np.zeros((1, 3, select.VALUES), np.uint32),
+        np.zeros((3, 1, select.VALUES), np.uint32),
     )
     operands, scoring = np.stack([np.zeros_like(values), values]), scores.Difference()
     lows, sizes = np.full(2, low), np.array([select.WINDOW, select.FINE], np.uint32)
-    select.count_window(scoring, operands, 0, np.array([0, 0]), lows, sizes, window)
-    select.count_values(scoring, operands, 0, np.array([0]), lows, 2048, few)
+    excerpt, ends = np.zeros((2, 5001), np.float32), np.zeros(4, np.int64)
+    select.count_window(scoring, operands, 0, np.array([0, 0]), lows, sizes, window, excerpt, 2048, ends)
+    select.count_values(scoring, operands, 0, np.array([0]), lows, np.array([0, 2048, 4096, 5001]), few)
     for found, size in zip(window, sizes.tolist(), strict=True):
         inside = bits[(bits >= low) & (bits < low + size)] - low
         assert found[:3].tolist() == [(bits < low).sum(), 300, values.size]
         assert (found[3:] == np.bincount(inside // select.VALUES, minlength=found.size - 3)).all()
-    assert (few[0].sum(0) == np.bincount(inside[inside < select.VALUES], minlength=select.VALUES)).all()
-    assert few[0, 0].sum() == ((bits[:2048] >= low) & (bits[:2048] < low + select.VALUES)).sum()
+    within = (bits >= low) & (bits < low + select.WINDOW)
+    assert ends.tolist() == [within[:end].sum() for end in (0, 2048, 4096, 5001)]
+    assert (excerpt[:, : ends[-1]] == operands[:, within]).all()
+    few = few[:, 0]
+    assert (few.sum(0) == np.bincount(inside[inside < select.VALUES], minlength=select.VALUES)).all()
+    assert few[0].sum() == ((bits[:2048] >= low) & (bits[:2048] < low + select.VALUES)).sum()
 
 
 @pytest.mark.parametrize("density", [0.0, 0.01, 0.3, 1.0])
@@ -382,7 +387,10 @@ def test_squares_beside_counts_are_what_they_say() -> None:
     variance.variances(operands, 0, scored)
     low = np.sort(scored)[2500].view(np.uint32) // np.uint32(select.VALUES) * np.uint32(select.VALUES)
     counts, squares = np.zeros((2, select.VALUES), np.uint32), np.zeros((select.VALUES + 1, 3))
-    erase.count_values_and_squares(operands, low, 4096, counts, squares, np.float64(0))
+    limit = np.uint32(np.sort(scored)[4000].view(np.uint32))
+    erase.count_values_and_squares(operands, low, limit, np.array([0, 4096, 5000]), counts, squares, np.float64(0))
+    within = squares[-1].copy()
+    erase.add_squares_above(operands, limit, squares[-1], np.float64(0))
     offsets = scored.view(np.uint32).astype(np.int64) - int(low)
     inside = (offsets >= 0) & (offsets < select.VALUES)
     assert (counts.sum(0) == np.bincount(offsets[inside], minlength=select.VALUES)).all()
@@ -393,6 +401,8 @@ def test_squares_beside_counts_are_what_they_say() -> None:
         expected, np.minimum(offsets, select.VALUES)[offsets >= 0], operands[1:, offsets >= 0].T.astype(float) ** 2
     )
     assert np.allclose(squares, expected, rtol=1e-12)
+    assert (within > 0).all()
+    assert (within < squares[-1]).all()
 
 
 def test_sums_by_rows_and_columns_are_what_they_say() -> None:

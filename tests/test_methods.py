@@ -23,7 +23,7 @@ import models
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 from blockmerge.execution import executor
 from blockmerge.kernels import reference
-from blockmerge.methods import METHODS, span, thinning
+from blockmerge.methods import METHODS, span, thinning, windows
 from blockmerge.methods.operations import GRANULE
 
 Floats = np.ndarray
@@ -593,6 +593,31 @@ def test_a_sample_that_misleads_costs_time_and_changes_nothing(tmp_path: Path, m
     assert finished.bytes_read == plan.bytes_to_read + more * 2 * model.nbytes
     assert kept.sum() == int(0.3 * model.size)
     assert np.abs(model[kept]).min() > np.abs(model[~kept]).max()
+
+
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "sce", "consensus_ties"])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("limit", ["MOST", "_ROOM"])
+def test_an_excerpt_tells_what_reading_again_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, mixed: bool, limit: str
+) -> None:
+    random = np.random.default_rng(8)
+    dtypes = [BF16, F32 if mixed else BF16, BF16, BF16]
+    values = [np.round(random.normal(0, 0.02, (900, 701)), 4).astype(np.float32) for _ in dtypes]  # with many ties
+    paths = [
+        write(tmp_path, k, {"a.weight": (dtype, reference.encode(value, dtype))})
+        for k, (value, dtype) in enumerate(zip(values, dtypes, strict=True))
+    ]
+    share = {"select_topk": 0.3} if method == "sce" else {"weight": 0.5, "density": 0.3}
+    recipe = {"method": method, "base": paths[0], "models": paths[1:], **share}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    plan = blockmerge.plan(tmp_path / "recipe.yaml")
+    once = blockmerge.merge(plan, tmp_path / "once")
+    monkeypatch.setattr(windows, limit, 1)
+    twice = blockmerge.merge(plan, tmp_path / "twice")
+    assert (models.read(once.path)["a.weight"][1] == models.read(twice.path)["a.weight"][1]).all()
+    assert once.bytes_read == pytest.approx(plan.bytes_to_read, rel=1e-5)  # a sample is rounded up
+    assert twice.bytes_read == once.bytes_read + sum(dtype.itemsize for dtype in dtypes) * values[0].size
 
 
 def test_ties_between_magnitudes_are_broken_by_chance_all_over_the_tensor(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from blockmerge.planning.explain import size_text
 
 __all__ = ["Display"]
 
-_LINE_EVERY, _NOTABLE = 5.0, 0.5
+_LINE_EVERY, _NOTABLE = 5.0, 0.1
 """Seconds between lines where there is no terminal, and of compiling that is worth a word."""
 
 

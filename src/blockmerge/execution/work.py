@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, STEP, Measure, Observe, Run, Tally, whole_rows
+from blockmerge.methods.operations import GRANULE, STEP, Known, Measure, Observe, Run, Tally, whole_rows
 from blockmerge.planning import Piece, Row
 
 __all__ = ["BLOCK", "Group", "RowWork", "Tile", "granules", "tiles"]
@@ -103,7 +103,7 @@ class Group:
     def __init__(self, count: int) -> None:
         self._count = count
         self._arrived: list[RowWork] = []
-        self._total: Array | None = None
+        self._total: Any = None
         self._guard = threading.Lock()
 
     def arrive(self, work: RowWork, number: int) -> None:
@@ -133,8 +133,8 @@ class RowWork:
         self.passes = row.passes
         self.runs: list[Run] = []
         self._measures = [piece.operation.measures for piece in row.pieces]
-        self._observers: list[Observe | None] = []
-        self._statistics: list[list[Array]] = [[] for _ in row.pieces]
+        self._observers: list[Observe | Known | None] = []
+        self._statistics: list[list[Any]] = [[] for _ in row.pieces]
         self._observed: list[_Observed] = []
         self._remaining = [self.blocks] * self.passes
         self._started = [threading.Event() for _ in range(self.passes)]
@@ -169,12 +169,14 @@ class RowWork:
 
     def measuring(self, number: int, piece: int) -> Measure | None:
         """The same, while that pass runs: nothing, if what was measured before has told enough."""
-        return None if self._observers[piece] is None else self.measure(number, piece)
+        return self.measure(number, piece) if self._looking(piece) else None
+
+    def _looking(self, piece: int) -> bool:
+        return not isinstance(self._observers[piece], Known | None)
 
     def observe(self, measure: Measure, tile: Tile, operands: Sequence[Array]) -> None:
         """Let ``measure``, that of the pass which runs, look at a granule, and keep what it found."""
-        observer = self._observers[tile.piece]
-        assert observer is not None
+        observer: Any = self._observers[tile.piece]
         found = observer(operands, tile.first)
         if found is not None:
             with self._guard:
@@ -205,16 +207,16 @@ class RowWork:
         return False
 
     @property
-    def _joined(self) -> list[Array]:
+    def _joined(self) -> list[Any]:
         """The statistics of the piece that is measured with other rows."""
         pieces = zip(self.row.pieces, self._statistics, strict=True)
         return next(statistics for piece, statistics in pieces if piece.operation.joined is not None)
 
-    def give_up(self) -> Array:
+    def give_up(self) -> Any:
         """What the pass that ended counted; a group has it from here on, once for all rows."""
         return self._joined.pop()
 
-    def take(self, total: Array) -> None:
+    def take(self, total: Any) -> None:
         """What it counted in all rows of the group."""
         self._joined.append(total)
 
@@ -243,6 +245,8 @@ class RowWork:
         for piece, (observer, observed, statistics) in enumerate(pieces):
             if isinstance(observer, Tally):
                 statistics.append(observer.total())
+            elif isinstance(observer, Known):
+                statistics.append(observer.statistic)
             elif self.measure(number, piece) is not None:
                 statistics.append(_NOTHING if observer is None else np.stack(observed.found))
         self._observed, self._observers = [], []

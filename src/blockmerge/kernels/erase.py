@@ -7,54 +7,64 @@ from numba.extending import overload
 
 from blockmerge.kernels.bits import magnitude, number, only
 from blockmerge.kernels.cache import inner, kernel
-from blockmerge.kernels.dots import LANES, joined, lanes
-from blockmerge.kernels.select import VALUES, marks_and_places, near
+from blockmerge.kernels.dots import accumulate, joined, lanes
+from blockmerge.kernels.select import VALUES, marks_and_places, within
 from blockmerge.kernels.sums import SOME, add, store
 from blockmerge.kernels.thin import Everything, thin
 from blockmerge.kernels.variance import variances
 
-__all__ = ["add_agreeing_mean", "count_values_and_squares"]
+__all__ = ["add_agreeing_mean", "add_squares_above", "count_values_and_squares"]
 
 
 @kernel
-def count_values_and_squares(operands, low, step, counts, squares, like):
-    """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, as bits.
+def add_squares_above(operands, limit, squares, like):
+    """Add to ``squares`` (models,), float64, those of the task vectors where the bits of the variance reach ``limit``.
 
-    ``low`` is a multiple of VALUES. Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors
-    of these elements; and in the last row those of elements with larger variances. Operand 0 is taken off the others,
-    (models + 1, elements). A chunk has ``step`` elements, a multiple of SOME, or the rest. Task vectors have the type
-    of ``like``.
+    Operand 0 is taken off the others, (models + 1, elements). Task vectors have the type of ``like``.
     """
-    size, sums, scores = operands.shape[1], lanes(squares.shape[1]), np.empty(SOME, np.float32)
-    lows = np.full(1, low)
-    marks, places = marks_and_places()
+    size, sums, scores, room = operands.shape[1], lanes(squares.size), np.empty(SOME, np.float32), np.full(SOME, like)
     for start in range(0, size, SOME):
         stop = min(start + SOME, size)
-        some, count, base = scores[: stop - start], counts[start // step], operands[0, start:stop]
+        some, found, base = scores[: stop - start], room[: stop - start], operands[0, start:stop]
         variances(operands, start, some)
-        found = places[0, : near(some, lows, marks, places)]
-        for at in found:
-            count[magnitude(some[at]) - low] += 1
-        for k in range(squares.shape[1]):
-            x = operands[k + 1, start:stop]
-            for at in found:
-                delta = np.float64(number(x[at], like) - number(base[at], like))
-                squares[magnitude(some[at]) - low, k] += delta * delta
-            _add_squares(x, base, some, low + np.uint32(VALUES), like, sums[k])
-    for k in range(squares.shape[1]):
-        squares[VALUES, k] += joined(sums[k])
+        for k in range(squares.size):
+            _where(operands[k + 1, start:stop], base, some, limit, found)
+            accumulate(found, found, sums[k])
+    for k in range(squares.size):
+        squares[k] += joined(sums[k])
 
 
 @inner
-def _add_squares(x, base, scores, limit, like, sums):
-    """Add the squares of ``x - base`` where scores reach ``limit`` to the running ``sums``."""
-    for start in range(0, x.size, LANES):
-        some, other, own = x[start : start + LANES], base[start : start + LANES], scores[start : start + LANES]
-        for lane in range(some.size):
-            delta = np.float64(
-                only(number(some[lane], like) - number(other[lane], like), magnitude(own[lane]) >= limit)
-            )
-            sums[lane] += delta * delta
+def _where(x, base, scores, limit, out):
+    """``out`` = ``x - base`` where scores reach ``limit``, else zero."""
+    zero = out.dtype.type(0)
+    for i in range(out.size):
+        out[i] = only(number(x[i], zero) - number(base[i], zero), magnitude(scores[i]) >= limit)
+
+
+@kernel
+def count_values_and_squares(operands, low, limit, ends, counts, squares, like):
+    """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, as bits.
+
+    Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors of these elements; and in the
+    last row those of elements with larger variances, up to ``limit``. Chunk k has the elements from ``ends[k]`` to
+    ``ends[k + 1]``; otherwise as above.
+    """
+    scores, last = np.empty(SOME, np.float32), np.uint32(VALUES)
+    marks, places = marks_and_places()
+    for chunk in range(ends.size - 1):
+        for start in range(ends[chunk], ends[chunk + 1], SOME):
+            stop = min(start + SOME, ends[chunk + 1])
+            some, base = scores[: stop - start], operands[0, start:stop]
+            variances(operands, start, some)
+            for at in places[0, : within(some, low, np.uint32(limit - low), marks, places)]:
+                row = min(np.uint32(magnitude(some[at]) - low), last)
+                if row < last:
+                    counts[chunk, row] += 1
+                for k in range(squares.shape[1]):
+                    x = operands[k + 1, start:stop]
+                    delta = np.float64(number(x[at], like) - number(base[at], like))
+                    squares[row, k] += delta * delta
 
 
 @kernel
@@ -74,8 +84,8 @@ def add_agreeing_mean(operands, way, first, weights, balanced, least, out):
         _choose(operands, way, start, first, chosen[:size])
         sign[:] = weights.dtype.type(0)
         for k in range(weights.size):
-            _add_chosen(operands[k + 1, start:stop], base, chosen[:size], vectors[k, :size], sign)
-        _elect(sign, balanced)
+            _add_vector(operands[k + 1, start:stop], base, vectors[k, :size], sign)
+        _elect(sign, chosen[:size], balanced)
         _mean_of_agreeing(vectors, weights, sign, least, room[2, :size], found)
         add(found, base, weights.dtype.type(1))
         bad |= store(found, out[start:stop])
@@ -103,22 +113,26 @@ def _by_variance(operands, way, start, first, out):
 
 
 @inner
-def _add_chosen(x, base, chosen, out, total):
-    """``out`` = ``x - base``, zero where ``chosen`` is zero, or NaN if not finite; it is added to ``total``."""
-    zero, one = out.dtype.type(0), out.dtype.type(1)
+def _add_vector(x, base, out, total):
+    """``out`` = ``x - base``, which is added to ``total``."""
+    zero = out.dtype.type(0)
     for i in range(out.size):
-        value = (number(x[i], zero) - number(base[i], zero)) * (zero if chosen[i] == 0 else one)
+        value = number(x[i], zero) - number(base[i], zero)
         out[i] = value
         total[i] += value
 
 
 @inner
-def _elect(total, balanced):
-    """Put the sign of ``total`` in its place, 1, -1 or 0; the last counts as positive if ``balanced``."""
+def _elect(total, chosen, balanced):
+    """Put the sign of ``total`` in its place, 1 or -1; a zero counts as positive if ``balanced``.
+
+    It is 0 otherwise, and where ``chosen`` is zero: no vector agrees with that.
+    """
     zero, one = total.dtype.type(0), total.dtype.type(1)
     for i in range(total.size):
         down = -one if total[i] < zero else zero
-        total[i] = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
+        sign = one if (total[i] > zero) | (balanced & (total[i] == zero)) else down
+        total[i] = zero if chosen[i] == 0 else sign
 
 
 @inner

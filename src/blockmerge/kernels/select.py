@@ -28,6 +28,7 @@ __all__ = [
     "marked",
     "marks_and_places",
     "near",
+    "within",
 ]
 
 LOW_BITS = 17
@@ -50,17 +51,22 @@ def coarse_histogram(scoring, operands, first, counts):
 
 
 @kernel
-def count_window(scoring, operands, first, scores, lows, sizes, counts):
+def count_window(scoring, operands, first, scores, lows, sizes, counts, excerpt, step, ends):
     """Add to ``counts`` (targets, 3 + bins), int64: elements below ``lows[target]``, zeros, all of them.
 
     Behind these stand those in each bin of VALUES neighbouring magnitudes, ``sizes[target]`` of them (WINDOW at most)
     from ``lows[target]`` on, both multiples of FINE; there are as many bins as the largest window has.
+
+    Copy the elements that are in any window to ``excerpt`` (operands, room), those of chunk k, of ``step`` elements, a
+    multiple of SOME, to its columns from ``ends[k]`` to ``ends[k + 1]``; ``ends`` are zero before. Where there is no
+    room for these, some are missing; where there is none at all, ``ends`` stay zero.
     """
     room, uppers, size = np.empty(SOME, np.float32), np.empty(SOME, np.int16), operands.shape[1]
-    marks, places = marks_and_places()
+    (marks, places), seen, taken = marks_and_places(), np.empty(SOME + 8, np.uint8), 0
     for start in range(0, size, SOME):
         some, target = room[: min(SOME, size - start)], 0
         halves = uppers[: some.size]
+        seen[: some.size] = 0
         while target < scores.size:
             end = _same_score(scores, target)
             score(scoring, scores[target], operands, start, first + start, some)
@@ -75,7 +81,29 @@ def count_window(scoring, operands, first, scores, lows, sizes, counts):
                     offset = np.uint32(magnitude(some[at]) - lows[k])
                     if offset < sizes[k]:
                         counts[k, 3 + (offset >> np.uint32(_VALUE_BITS))] += 1
+            _add_marks(marks[: some.size], seen)
             target = end
+        if excerpt.shape[1]:
+            taken = _take(operands, start, places[0, : marked(seen, some.size, places)], excerpt, taken)
+            ends[1 + start // step] = taken
+
+
+@inner
+def _add_marks(marks, total):
+    for i in range(marks.size):
+        total[i] |= marks[i]
+
+
+@inner
+def _take(operands, start, places, excerpt, taken):
+    """Copy the elements at ``places``, counted from ``start``, to the columns behind ``taken``, if there is room."""
+    end = taken + places.size
+    if end <= excerpt.shape[1]:
+        for k in range(len(operands)):
+            x, out = operands[k, start:], excerpt[k, taken:end]
+            for i in range(places.size):
+                out[i] = x[places[i]]
+    return end
 
 
 @inner
@@ -110,30 +138,39 @@ def _mark_window(uppers, low, size, marks):
 
 
 @kernel
-def count_values(scoring, operands, first, scores, firsts, step, counts):
-    """Add to ``counts`` (targets, chunks, VALUES) how many have each of the magnitudes from ``firsts[target]`` on.
+def count_values(scoring, operands, first, scores, firsts, ends, counts):
+    """Add to ``counts`` (chunks, targets, VALUES) how many have each of the magnitudes from ``firsts[target]`` on.
 
-    These are multiples of VALUES. A chunk has ``step`` elements, a multiple of SOME, or the rest.
+    These are multiples of VALUES. Chunk k has the elements from ``ends[k]`` to ``ends[k + 1]``.
     """
-    room, size = np.empty(SOME, np.float32), operands.shape[1]
+    room = np.empty(SOME, np.float32)
     marks, places = marks_and_places()
-    for start in range(0, size, SOME):
-        some, target, chunk = room[: min(SOME, size - start)], 0, start // step
-        while target < scores.size:
-            end = _same_score(scores, target)
-            score(scoring, scores[target], operands, start, first + start, some)
-            for at in places[0, : near(some, firsts[target:end], marks, places)]:
-                for k in range(target, end):
-                    offset = np.uint32(magnitude(some[at]) - firsts[k])
-                    if offset < np.uint32(VALUES):
-                        counts[k, chunk, offset] += 1
-            target = end
+    for chunk in range(ends.size - 1):
+        for start in range(ends[chunk], ends[chunk + 1], SOME):
+            some, target = room[: min(SOME, ends[chunk + 1] - start)], 0
+            while target < scores.size:
+                end = _same_score(scores, target)
+                score(scoring, scores[target], operands, start, first + start, some)
+                for at in places[0, : near(some, firsts[target:end], marks, places)]:
+                    for k in range(target, end):
+                        offset = np.uint32(magnitude(some[at]) - firsts[k])
+                        if offset < np.uint32(VALUES):
+                            counts[chunk, k, offset] += 1
+                target = end
 
 
 @kernel
 def marks_and_places():
     """Room for :func:`marked` and what marks."""
     return np.empty(SOME + 8, np.uint8), np.empty((2, SOME + 8), np.uint64)
+
+
+@inner
+def within(values, low, size, marks, places):
+    """How many of ``values``, SOME at most, are among ``size`` magnitudes from ``low`` on; ``places`` tell which."""
+    for i in range(values.size):
+        marks[i] = np.uint8(np.uint32(magnitude(values[i]) - low) < size)
+    return marked(marks, values.size, places)
 
 
 @inner

@@ -38,10 +38,20 @@ def variances(operands, begin, out):
 @inner
 def _by_pairs(operands, start, out):
     stop = start + out.size
+    if len(operands) == 4:  # the same in one loop
+        _of_three(operands[1, start:stop], operands[2, start:stop], operands[3, start:stop], out)
+        return
     out[:] = np.float32(0)
     for k in range(1, len(operands)):
         for other in range(k + 1, len(operands)):
             _add_square(operands[k, start:stop], operands[other, start:stop], out)
+
+
+@inner
+def _of_three(x, y, z, out):
+    for i in range(out.size):
+        one, other, last = apart(x[i], y[i]) * _SCALE, apart(x[i], z[i]) * _SCALE, apart(y[i], z[i]) * _SCALE
+        out[i] = one * one + other * other + last * last
 
 
 @inner

@@ -112,7 +112,7 @@ class Fusion(Operation):
 
     @property
     def _search(self) -> Search:
-        return Search(Importance(self.rows), _QUARTILES, before=1)
+        return Search(Importance(self.rows), _QUARTILES, before=1, local=False)
 
     @property
     def measures(self) -> tuple[Measure, ...]:

@@ -21,6 +21,7 @@ __all__ = [
     "GRANULE",
     "STEP",
     "Copy",
+    "Known",
     "Lerp",
     "Measure",
     "Observe",
@@ -53,7 +54,8 @@ class Measure(ABC):
 
     Its statistic has one more dimension than what an observer gives: if ``stacked``, one entry for each granule, in
     their order; else one entry, the sum over granules in that order. ``part``: of each granule it looks at the first
-    ``1 / part``. ``spare``: it is there for rare tensors; for others it binds to nothing, and nothing is read.
+    ``1 / part``. ``spare``: it is there for rare tensors; for others it binds to nothing, or to what is known already,
+    and nothing is read.
     """
 
     @property
@@ -66,19 +68,26 @@ class Measure(ABC):
         """One over the part of each granule that is looked at."""
         return 1
 
-    @property
-    def spare(self) -> bool:
-        """Whether it is seldom needed."""
+    def spare(self, size: int) -> bool:
+        """Whether it is seldom needed for operands of ``size`` bytes."""
+        del size
         return False
 
-    @property
-    def memory(self) -> int:
-        """Bytes of its statistic, where that grows with the tensor."""
+    def memory(self, size: int) -> int:
+        """Bytes of its statistic, about, where these grow with the operands, which have ``size`` bytes."""
+        del size
         return 0
 
     @abstractmethod
-    def bind(self, statistics: Sequence[Array]) -> Observe | None:
+    def bind(self, statistics: Sequence[Any]) -> Observe | Known | None:
         """The function that looks at one granule, given what earlier passes measured; None if nothing is needed."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """In place of an observer: nothing has to be looked at, since what came before tells the ``statistic``."""
+
+    statistic: Array
 
 
 class Tally:
@@ -100,7 +109,7 @@ class Tally:
                 self._counts[me] = np.zeros(self._shape, np.int64)
         self._count(operands, first, self._counts[me])
 
-    def total(self) -> Array:
+    def total(self) -> Any:
         """The statistic: the counts of all threads, with a first dimension of one."""
         return sum(self._counts.values(), np.zeros(self._shape, np.int64))[None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
-from blockmerge.methods.operations import STEP, Array, Measure, Observe, Operation, Run, precision_of
-from blockmerge.methods.ranking import PARTS, Values, packed, unpacked
+from blockmerge.methods.operations import STEP, Array, Measure, Operation, Run, precision_of
+from blockmerge.methods.ranking import PARTS, Look, Values, packed, unpacked
 from blockmerge.methods.selection import Selection, Share
 from blockmerge.methods.sphere import Gram
 from blockmerge.methods.vectors import exact, uniform
+from blockmerge.methods.windows import Part
 
 if TYPE_CHECKING:
     from blockmerge.kernels.scores import Variance
@@ -39,21 +40,32 @@ class Variances:
 class Squares(Values):
     """The last pass of the search; it also sums the squares of the elements with each float, and of those above."""
 
-    def bind(self, statistics: Sequence[Array]) -> Observe:
+    def above(self, operands: NDArray[Any], limit: np.uint32) -> NDArray[np.float64]:
+        """The squares of each model, as far as these are above the window."""
+        from blockmerge.kernels import erase
+
+        squares = np.zeros(len(operands) - 1)
+        erase.add_squares_above(operands, limit, squares, exact(operands)(0))
+        return squares
+
+    def looking(self, statistics: Sequence[Any]) -> Look:
         """Counts of one granule, and squares in float64, (floats + 1, models)."""
         from blockmerge.kernels import erase, select
 
-        (low,) = self.firsts(statistics)
+        (low,), seen = self.firsts(statistics), self.search.seen(statistics)
+        (limit,) = seen.windows.ends
 
-        def observe(operands: Sequence[Array], first: int) -> Array:
-            counts = np.zeros((1, PARTS, select.VALUES), np.uint32)
-            squares = np.zeros((select.VALUES + 1, len(operands) - 1))
-            for start, some in uniform(operands, STEP):
-                chunks, like = counts[0, start // STEP :], exact(some)(0)
-                erase.count_values_and_squares(some, low, STEP, chunks, squares, like)
+        def look(first: int, granule: Iterable[Part]) -> Array:
+            above = seen.above[first]
+            counts = np.zeros((PARTS, 1, select.VALUES), np.uint32)
+            squares = np.zeros((select.VALUES + 1, above.size))
+            for start, some, ends in granule:
+                chunks, like = counts[start // STEP :, 0], exact(some)(0)
+                erase.count_values_and_squares(some, low, limit, ends, chunks, squares, like)
+            squares[-1] += above
             return packed(first, counts, squares)
 
-        return observe
+        return look
 
 
 @dataclass(frozen=True)

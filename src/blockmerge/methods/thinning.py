@@ -235,9 +235,14 @@ class _Norms(Measure):
         """Granules are told apart: sums are in their order."""
         return True
 
-    @property
-    def memory(self) -> int:
+    def memory(self, size: int) -> int:
         """The bytes of all bits, or nothing if these are too many."""
+        del size
+        return self.bits
+
+    @property
+    def bits(self) -> int:
+        """The same, which only depends on how many elements there are."""
         row = self.thinning.row
         each = -(-self.elements // row) * -(-row // 8) if row > 1 else -(-self.elements // 8)
         return self.models * each if self.models * each <= _MOST else 0
@@ -259,7 +264,7 @@ class _Norms(Measure):
         from blockmerge.kernels import thin
 
         way, step, unit, models = self.thinning.bind(statistics), self.thinning.step, self.unit, self.models
-        rows, size = -(-min(self.granule, self.elements) // unit) if self.memory else 0, -(-unit // 8)
+        rows, size = -(-min(self.granule, self.elements) // unit) if self.bits else 0, -(-unit // 8)
 
         def observe(operands: Sequence[Array], first: int) -> NDArray[np.uint8]:
             found = np.zeros(_HEAD + 16 * models + rows * models * size, np.uint8)
@@ -333,7 +338,7 @@ class Matched(Thinning):
     def bind(self, statistics: Sequence[Array]) -> Way:
         """That of the thinning, or what it left when it was measured."""
         norms = self._norms
-        return norms.left(statistics[-1]) if norms.memory else self.thinning.bind(statistics[:-1])
+        return norms.left(statistics[-1]) if norms.bits else self.thinning.bind(statistics[:-1])
 
     def scales(self, statistics: Sequence[Array], models: int) -> Sequence[float]:
         """The ratios of the norms; 1 where one of them is next to nothing or not finite."""

@@ -74,7 +74,7 @@ def memory(plan: Plan) -> tuple[int, int]:
         operands, measures = len(piece.reads), len(piece.operation.measures)
         large = measures or piece.operation.row > 1
         each = max(each, operands * (_GRANULE if large else _TILE))
-        remembered = _ROWS * sum(measure.memory for measure in piece.operation.measures)
+        remembered = _ROWS * sum(measure.memory(piece.read_bytes) for measure in piece.operation.measures)
         shared = max(shared, remembered + (measures * operands * _HISTOGRAM if measures > 1 else 0))
     return _BARE + shared, each + _TILE
 

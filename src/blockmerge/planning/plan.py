@@ -20,7 +20,7 @@ from blockmerge.vocabularies import Vocabulary
 
 __all__ = ["NUMERICS", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
 
-NUMERICS = 2
+NUMERICS = 3
 """Version of the arithmetic; raised whenever the same plan would give other bytes."""
 
 
@@ -41,6 +41,11 @@ class Piece:
     count: int
     reads: tuple[Read, ...]
     operation: Operation
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes to read once."""
+        return sum(self.count * read.dtype.bits // 8 for read in self.reads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,9 @@ class Row:
     def read_bytes(self) -> int:
         """Bytes to read, in all passes that are likely to be needed."""
         return sum(
-            piece.count * read.dtype.bits // 8 // part
+            piece.read_bytes // part
             for piece in self.pieces
-            for part in (1, *(measure.part for measure in piece.operation.measures if not measure.spare))
-            for read in piece.reads
+            for part in (1, *(each.part for each in piece.operation.measures if not each.spare(piece.read_bytes)))
         )
 
 
