@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import itertools
 import json
@@ -22,9 +23,10 @@ import blockmerge
 import models
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 from blockmerge.execution import executor
+from blockmerge.execution.work import RowWork
 from blockmerge.kernels import reference
 from blockmerge.methods import METHODS, span, thinning, windows
-from blockmerge.methods.operations import GRANULE
+from blockmerge.methods.operations import GRANULE, Tally
 
 Floats = np.ndarray
 
@@ -595,6 +597,23 @@ def test_a_sample_that_misleads_costs_time_and_changes_nothing(tmp_path: Path, m
     assert np.abs(model[kept]).min() > np.abs(model[~kept]).max()
 
 
+@each
+def test_what_a_tensor_was_measured_for_is_gone_with_it(tmp_path: Path, case: Case) -> None:
+    """At once, not when someone looks for garbage: else memory would grow with the model."""
+    paths = [
+        write(tmp_path, k, {"a.weight": (BF16, value)})
+        for k, value in enumerate(near(12, case.count + case.base, (60, 70), BF16))
+    ]
+    merge(tmp_path, recipe_of(case, paths), "first")  # compiling holds frames
+    gc.collect()
+    gc.disable()
+    try:
+        merge(tmp_path, recipe_of(case, paths), "second")
+        assert not [each for each in gc.get_objects() if isinstance(each, RowWork | Tally | windows.Seen)]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("method", ["ties", "breadcrumbs", "sce", "consensus_ties"])
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("limit", ["MOST", "_ROOM"])
@@ -750,6 +769,18 @@ def test_bad_values_are_found_where_they_are(tmp_path: Path, case: Case, value: 
     with pytest.raises(blockmerge.NonFiniteError, match=rf"^m{len(paths) - 1}: a.weight\[650, 3\] is not finite"):
         merge(tmp_path, recipe_of(case, paths))
     merge(tmp_path, recipe_of(case, paths), "allowed", allow_nonfinite=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs_ties", "consensus_ties", "sce"])
+def test_what_is_allowed_is_passed_on_whatever_its_sign(tmp_path: Path, method: str, value: float) -> None:
+    base, *others = near(13, 4, (70, 100), F32)
+    others[1][65, 3] = value
+    paths = [write(tmp_path, k, {"a.weight": (F32, v)}) for k, v in enumerate((base, *others))]
+    share = {} if method == "sce" else {"density": 1, "weight": [1, 1e-3, 1]}
+    share |= {"gamma": 0} if method == "breadcrumbs_ties" else {}
+    out = merge(tmp_path, {"method": method, "base": paths[0], "models": paths[1:], **share}, allow_nonfinite=True)
+    assert np.argwhere(~np.isfinite(out["a.weight"][1])).tolist() == [[65, 3]]
 
 
 def test_masks_of_two_models_are_independent(tmp_path: Path) -> None:

@@ -9,6 +9,6 @@ from blockmerge.cli.commands import main
 
 __all__ = ["main"]
 
-# What is imported stays: to look for garbage among it again and again took a tenth of the time of a small merge.
-gc.set_threshold(200_000)
+# What is imported stays: there is no garbage to be looked for among it, least of all when the process ends.
+gc.set_threshold(20_000)
 atexit.register(gc.freeze)

@@ -146,6 +146,8 @@ class Executor:
         while not job.work.wait(job.number, PULSE):
             if self._workers.stopped:
                 return
+        if job.work.idle(job.number):
+            return
         if job.number + 1 < job.work.passes:
             self._measure(job, buffers)
         else:

@@ -102,7 +102,7 @@ class _Measured:
                 works = {row.name: RowWork(row, group=group) for row in self._rows}
                 for number in range(max(work.passes for work in works.values()) - 1):
                     for work in works.values():
-                        for block in range(work.blocks):
+                        for block in work.left(number):
                             computer.measure(work, number, block, buffers)
                             work.finish_block(number)
                 self._works = works

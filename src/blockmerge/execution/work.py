@@ -138,6 +138,7 @@ class RowWork:
         self._observed: list[_Observed] = []
         self._remaining = [self.blocks] * self.passes
         self._started = [threading.Event() for _ in range(self.passes)]
+        self._idle: set[int] = set()
         self._digests = bytearray(_DIGEST * self.blocks)
         self._guard = threading.Lock()
         self.done = frozenset(done or ())
@@ -148,15 +149,19 @@ class RowWork:
             self.open(0)
 
     def left(self, number: int) -> Iterator[int]:
-        """The blocks that pass ``number`` has to look at; none if the row is done."""
+        """The blocks that pass ``number`` has to look at; none if the row is done, or nothing is to be seen."""
         last = number + 1 == self.passes
-        if not self._remaining[-1] and (last or self._group is None):
+        if self.idle(number) or (not self._remaining[-1] and (last or self._group is None)):
             return iter(())
         return (block for block in range(self.blocks) if not (last and block in self.done))
 
     def wait(self, number: int, seconds: float) -> bool:
         """Wait until pass ``number`` may run; False if it still may not."""
         return self._started[number].wait(seconds)
+
+    def idle(self, number: int) -> bool:
+        """Whether pass ``number`` has turned out not to be needed, and is over."""
+        return number in self._idle
 
     def measure(self, number: int, piece: int) -> Measure | None:
         """What pass ``number`` has to find out about a piece, if anything."""
@@ -199,12 +204,16 @@ class RowWork:
                 return False
         if number + 1 == self.passes:
             return True
+        self._end(number)
+        return False
+
+    def _end(self, number: int) -> None:
+        """Let the next pass begin, as soon as this one has ended in all rows of the group."""
         self._close(number)
         if self._group is None:
             self.open(number + 1)
         else:
             self._group.arrive(self, number)
-        return False
 
     @property
     def _joined(self) -> list[Any]:
@@ -221,9 +230,14 @@ class RowWork:
         self._joined.append(total)
 
     def open(self, number: int) -> None:
-        """Let pass ``number`` begin."""
+        """Let pass ``number`` begin; it ends at once if it has nothing to look at."""
         self._start(number)
-        self._started[number].set()
+        if number + 1 < self.passes and not any(map(self._looking, range(len(self._observers)))):
+            self._idle.add(number)
+            self._started[number].set()
+            self._end(number)
+        else:
+            self._started[number].set()
 
     def _start(self, number: int) -> None:
         if number + 1 == self.passes:

@@ -9,7 +9,7 @@ from blockmerge.kernels.scan import nonfinite
 from blockmerge.kernels.sums import SOME, add_numbers, difference, numbers, store
 from blockmerge.kernels.thin import complete, narrow_of, span, thin
 
-__all__ = ["agreeing_sum", "join", "mask_by", "plain_sum"]
+__all__ = ["add_agreeing", "agreeing_sum", "join", "mask_by", "plain_sum"]
 
 
 @kernel
@@ -92,19 +92,23 @@ def _agreeing(deltas, start, shares, weights, normalize, room, out):
     out[:] = zero
     weight[:] = zero
     for k in range(len(deltas)):
-        _add_agreeing(out, weight, sign, deltas[k, start : start + out.size], shares[k], weights[k])
+        add_agreeing(out, weight, sign, deltas[k, start : start + out.size], shares[k], weights[k])
     if normalize:
         for i in range(out.size):
             out[i] /= weight[i] if abs(weight[i]) > small else one
 
 
 @inner
-def _add_agreeing(found, weight, sign, values, share, own):
+def add_agreeing(found, weight, sign, values, share, own):
+    """Add ``share * values`` to ``found``, and ``own`` to ``weight``, where the product has this ``sign``.
+
+    What is not finite reaches what is found, whatever its sign: as itself, or as NaN.
+    """
     zero = found.dtype.type(0)
-    for i in range(values.size):
+    for i in range(found.size):
         value = share * values[i]
         agrees = value * sign[i] > zero
-        found[i] += value if agrees else zero
+        found[i] += value if agrees else value * zero
         weight[i] += own if agrees else zero
 
 

@@ -7,6 +7,7 @@ from numba.extending import overload
 
 from blockmerge.kernels.bits import magnitude, number, only
 from blockmerge.kernels.cache import inner, kernel
+from blockmerge.kernels.consensus import add_agreeing
 from blockmerge.kernels.dots import accumulate, joined, lanes
 from blockmerge.kernels.select import VALUES, marks_and_places, within
 from blockmerge.kernels.sums import SOME, add, store
@@ -141,16 +142,7 @@ def _mean_of_agreeing(vectors, weights, sign, least, weight, out):
     weight[:] = zero
     out[:] = zero
     for k in range(weights.size):
-        _add_agreeing(out, weight, sign, vectors[k], weights[k])
+        add_agreeing(out, weight, sign, vectors[k], weights[k], weights[k])
     for i in range(out.size):
         share = max(weight[i], least)
         out[i] /= share if share > zero else one
-
-
-@inner
-def _add_agreeing(found, weight, sign, values, share):
-    zero = found.dtype.type(0)
-    for i in range(found.size):
-        agrees = values[i] * sign[i] > zero
-        found[i] += share * (values[i] if agrees else values[i] * zero)  # what is not a number reaches the result
-        weight[i] += share if agrees else zero

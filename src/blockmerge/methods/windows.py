@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ __all__ = ["MOST", "Part", "Seen", "Watch", "Windows", "parts"]
 _ROOM, MOST = GRANULE // 4, 1 << 25
 """Elements of a granule's excerpt, and bytes of a tensor's, that may be kept."""
 Ends = NDArray[np.int64]
+Above = Callable[[NDArray[Any], np.uint32], Array]
+"""What has to be known of operands whose first score has bits from these on."""
 
 
 class Part(NamedTuple):
@@ -75,41 +79,60 @@ class Watch(Tally):
     ``above`` takes operands, and the bits behind the first window. ``excerpting``: whether to keep excerpts.
     """
 
-    def __init__(
-        self, scoring: Any, windows: Windows, above: Callable[[NDArray[Any], np.uint32], Array], *, excerpting: bool
-    ) -> None:
+    def __init__(self, scoring: Any, windows: Windows, above: Above, *, excerpting: bool) -> None:
         from blockmerge.kernels import select
 
-        self._scoring, self._windows, self._look_above = scoring, windows, above
-        self._above, self._excerpts = dict[int, Array](), dict[int, list[Part]]()
-        self._left = MOST if excerpting else 0
-        super().__init__((windows.lows.size, 3 + int(windows.sizes.max()) // select.VALUES), self._look)
+        self._windows, self._kept = windows, _Kept(MOST if excerpting else 0)
+        shape = windows.lows.size, 3 + int(windows.sizes.max()) // select.VALUES
+        super().__init__(shape, partial(_look, scoring, windows, above, self._kept))
 
     def total(self) -> Seen:
         """All that was seen."""
-        return Seen(self._windows, super().total()[0], self._above, self._excerpts if self._left > 0 else None)
+        return Seen(self._windows, super().total()[0], self._kept.above, self._kept.excerpts)
 
-    def _look(self, operands: Sequence[Array], first: int, counts: Array) -> None:
-        excerpt, above = list[Part](), list[Array]()
-        for start, some in uniform(operands, STEP):
-            excerpt.append(self._counted(some, first, start, counts))
-            above.append(self._look_above(some, self._windows.ends[0]))
+
+class _Kept:
+    """What is kept of granules: ``above`` of all, and excerpts unless they take more than ``most`` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.above = dict[int, Array]()
+        self._excerpts = dict[int, list[Part]]()
+        self._left, self._guard = most, threading.Lock()
+
+    @property
+    def excerpts(self) -> dict[int, list[Part]] | None:
+        """Those of all granules, or none."""
+        return self._excerpts if self._left > 0 else None
+
+    @property
+    def room(self) -> int:
+        """How many elements an excerpt may have."""
+        return _ROOM if self._left > 0 else 0
+
+    def add(self, first: int, above: Array, excerpt: list[Part]) -> None:
+        """Keep what was found in a granule."""
+        whole = all(part.ends[-1] == part.operands.shape[1] for part in excerpt)
         with self._guard:
-            self._above[first] = sum(above[1:], above[0])
-            self._left -= sum(part.operands.nbytes for part in excerpt)
+            self.above[first] = above
+            self._left = self._left - sum(part.operands.nbytes for part in excerpt) if whole else 0
             if self._left > 0:
                 self._excerpts[first] = excerpt
             else:
                 self._excerpts.clear()
 
-    def _counted(self, operands: NDArray[Any], first: int, start: int, counts: Array) -> Part:
-        """Count in operands from element ``start`` of a granule on; gives their excerpt."""
-        from blockmerge.kernels import select
 
-        lows, sizes, numbers = self._windows.lows, self._windows.sizes, self._windows.numbers
-        room = scratch("excerpt", (len(operands), _ROOM if self._left > 0 else 0), operands.dtype)
-        ends = np.zeros(1 - (-operands.shape[1] // STEP), np.int64)
-        select.count_window(self._scoring, operands, first + start, numbers, lows, sizes, counts, room, STEP, ends)
-        if ends[-1] > room.shape[1]:
-            self._left = 0
-        return Part(start, room[:, : ends[-1]].copy(), ends)
+def _look(
+    scoring: Any, windows: Windows, above: Above, kept: _Kept, operands: Sequence[Array], first: int, counts: Array
+) -> None:
+    """Look at a granule."""
+    from blockmerge.kernels import select
+
+    lows, sizes, numbers = windows.lows, windows.sizes, windows.numbers
+    excerpt, larger = list[Part](), list[Array]()
+    for start, some in uniform(operands, STEP):
+        room = scratch("excerpt", (len(some), kept.room), some.dtype)
+        ends = np.zeros(1 - (-some.shape[1] // STEP), np.int64)
+        select.count_window(scoring, some, first + start, numbers, lows, sizes, counts, room, STEP, ends)
+        excerpt.append(Part(start, room[:, : ends[-1]].copy(), ends))
+        larger.append(above(some, windows.ends[0]))
+    kept.add(first, sum(larger[1:], larger[0]), excerpt)
