@@ -58,8 +58,8 @@ def count_window(scoring, operands, first, scores, lows, sizes, counts, excerpt,
     from ``lows[target]`` on, both multiples of FINE; there are as many bins as the largest window has.
 
     Copy the elements that are in any window to ``excerpt`` (operands, room), those of chunk k, of ``step`` elements, a
-    multiple of SOME, to its columns from ``ends[k]`` to ``ends[k + 1]``; ``ends`` are zero before. Where there is no
-    room for these, some are missing; where there is none at all, ``ends`` stay zero.
+    multiple of SOME, to its columns from ``ends[k]`` to ``ends[k + 1]``; ``ends`` are zero before, and stay so if there
+    is no room at all. Otherwise there is room for all elements.
     """
     room, uppers, size = np.empty(SOME, np.float32), np.empty(SOME, np.int16), operands.shape[1]
     (marks, places), seen, taken = marks_and_places(), np.empty(SOME + 8, np.uint8), 0
@@ -84,7 +84,9 @@ def count_window(scoring, operands, first, scores, lows, sizes, counts, excerpt,
             _add_marks(marks[: some.size], seen)
             target = end
         if excerpt.shape[1]:
-            taken = _take(operands, start, places[0, : marked(seen, some.size, places)], excerpt, taken)
+            found = places[0, : marked(seen, some.size, places)]
+            _take(operands, start, found, excerpt[:, taken:])
+            taken += found.size
             ends[1 + start // step] = taken
 
 
@@ -95,15 +97,12 @@ def _add_marks(marks, total):
 
 
 @inner
-def _take(operands, start, places, excerpt, taken):
-    """Copy the elements at ``places``, counted from ``start``, to the columns behind ``taken``, if there is room."""
-    end = taken + places.size
-    if end <= excerpt.shape[1]:
-        for k in range(len(operands)):
-            x, out = operands[k, start:], excerpt[k, taken:end]
-            for i in range(places.size):
-                out[i] = x[places[i]]
-    return end
+def _take(operands, start, places, out):
+    """Copy the elements at ``places``, counted from ``start``, to the first columns of ``out``."""
+    for k in range(len(operands)):
+        x, found = operands[k, start:], out[k]
+        for i in range(places.size):
+            found[i] = x[places[i]]
 
 
 @inner

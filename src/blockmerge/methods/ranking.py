@@ -7,8 +7,8 @@ non-negative floats ascend as integers, so a rank is looked for among bits:
 2. a histogram of a window around that, an eighth of an octave at most, tells in which 64 neighbouring floats it is;
 3. counts of these 64 tell which one it is, and where in the tensor the elements are that equal it.
 
-Step 2 keeps an excerpt of the tensor, the few elements that are in a window, so that step 3 need not read it again; it
-does where the excerpt is too large to be kept. Where the sample misleads, a histogram of all scores puts the window
+Step 2 keeps an excerpt of the tensor, the few elements that are in a window, from which step 3 counts; only where it is
+too large to be kept the tensor is read again. Where the sample misleads, a histogram of all scores puts the window
 right, and step 2 is done again.
 """
 
@@ -152,7 +152,7 @@ class Search:
         return Windows(lows, sizes, self.numbers)
 
     def seen(self, statistics: Sequence[Any]) -> Seen:
-        """What the pass saw that looked at windows last."""
+        """What the last pass over windows saw."""
         first, again = statistics[self.before + 1], statistics[self.before + 3 : self.before + 4]
         return again[0] if again and isinstance(again[0], Seen) else first
 
@@ -203,8 +203,10 @@ class _Upper(Measure):
         """Count."""
         from blockmerge.kernels import select
 
-        if self.again and self.search.bins(statistics):
-            return None
+        if self.again:
+            if self.search.bins(statistics):
+                return None
+            self.search.seen(statistics).excerpts = None  # of windows that missed
         scoring, scores = self.search.scores.bind(statistics), int(self.search.numbers.max()) + 1
 
         def count(operands: Sequence[Array], first: int, counts: Counts) -> None:
@@ -228,7 +230,7 @@ class _Window(Measure):
 
     def memory(self, size: int) -> int:
         """The excerpt's, if there is any."""
-        return min(_excerpt(self.search, size), MOST) if self.search.excerpting and not self.again else 0
+        return min(_excerpt_bytes(self.search, size), MOST) if self.search.excerpting and not self.again else 0
 
     def bind(self, statistics: Sequence[Any]) -> Observe | None:
         """Count."""
@@ -239,7 +241,7 @@ class _Window(Measure):
         return Watch(scoring, windows, search.last.above, excerpting=search.excerpting)
 
 
-def _excerpt(search: Search, size: int) -> int:
+def _excerpt_bytes(search: Search, size: int) -> int:
     """Bytes of an excerpt of ``size`` bytes, about: one element in fifty is in a window."""
     return size * len(search.targets) // 50
 
@@ -257,14 +259,14 @@ class Values(Measure):
 
     def spare(self, size: int) -> bool:
         """Where an excerpt is likely to be kept."""
-        return self.search.excerpting and _excerpt(self.search, size) < MOST
+        return self.search.excerpting and _excerpt_bytes(self.search, size) < MOST
 
     def firsts(self, statistics: Sequence[Any]) -> NDArray[np.uint32]:
         """The bits of the first float of each bin."""
         return np.array([place.first for place in self.search.bins(statistics)], np.uint32)
 
     def above(self, operands: NDArray[Any], limit: np.uint32) -> Array:
-        """What has to be known of the operands whose first score has bits from ``limit`` on, behind its window."""
+        """What has to be known of the elements above the first window, whose scores have bits from ``limit`` on."""
         del operands, limit
         return _NOTHING
 

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, STEP, Array, Tally
+from blockmerge.methods.operations import STEP, Array, Tally
 from blockmerge.methods.scratch import scratch
 from blockmerge.methods.vectors import uniform
 
 __all__ = ["MOST", "Part", "Seen", "Watch", "Windows", "parts"]
 
-_ROOM, MOST = GRANULE // 4, 1 << 25
-"""Elements of a granule's excerpt, and bytes of a tensor's, that may be kept."""
+MOST = 1 << 25
+"""Bytes that the excerpts of a tensor may take."""
 Ends = NDArray[np.int64]
 Above = Callable[[NDArray[Any], np.uint32], Array]
 """What has to be known of operands whose first score has bits from these on."""
@@ -102,23 +102,22 @@ class _Kept:
     @property
     def excerpts(self) -> dict[int, list[Part]] | None:
         """Those of all granules, or none."""
-        return self._excerpts if self._left > 0 else None
+        return None if self.full else self._excerpts
 
     @property
-    def room(self) -> int:
-        """How many elements an excerpt may have."""
-        return _ROOM if self._left > 0 else 0
+    def full(self) -> bool:
+        """Whether there were too many."""
+        return self._left <= 0
 
     def add(self, first: int, above: Array, excerpt: list[Part]) -> None:
         """Keep what was found in a granule."""
-        whole = all(part.ends[-1] == part.operands.shape[1] for part in excerpt)
         with self._guard:
             self.above[first] = above
-            self._left = self._left - sum(part.operands.nbytes for part in excerpt) if whole else 0
-            if self._left > 0:
-                self._excerpts[first] = excerpt
-            else:
+            self._left -= sum(part.operands.nbytes for part in excerpt)
+            if self.full:
                 self._excerpts.clear()
+            else:
+                self._excerpts[first] = excerpt
 
 
 def _look(
@@ -130,7 +129,7 @@ def _look(
     lows, sizes, numbers = windows.lows, windows.sizes, windows.numbers
     excerpt, larger = list[Part](), list[Array]()
     for start, some in uniform(operands, STEP):
-        room = scratch("excerpt", (len(some), kept.room), some.dtype)
+        room = scratch("excerpt", (len(some), 0 if kept.full else some.shape[1]), some.dtype)
         ends = np.zeros(1 - (-some.shape[1] // STEP), np.int64)
         select.count_window(scoring, some, first + start, numbers, lows, sizes, counts, room, STEP, ends)
         excerpt.append(Part(start, room[:, : ends[-1]].copy(), ends))
