@@ -17,8 +17,8 @@ from blockmerge.methods.vectors import uniform
 
 __all__ = ["MOST", "Part", "Seen", "Watch", "Windows", "parts"]
 
-MOST = 1 << 25
-"""Bytes that the excerpts of a tensor may take."""
+MOST, _SHARE = 1 << 25, 4
+"""Bytes that the excerpts of a tensor may take; one over the part of a granule that is worth keeping."""
 Ends = NDArray[np.int64]
 Above = Callable[[NDArray[Any], np.uint32], Array]
 """What has to be known of operands whose first score has bits from these on."""
@@ -109,11 +109,12 @@ class _Kept:
         """Whether there were too many."""
         return self._left <= 0
 
-    def add(self, first: int, above: Array, excerpt: list[Part]) -> None:
-        """Keep what was found in a granule."""
+    def add(self, first: int, above: Array, excerpt: list[Part], most: int) -> None:
+        """Keep what was found in a granule, unless it has more than ``most`` bytes."""
+        size = sum(part.operands.nbytes for part in excerpt)
         with self._guard:
             self.above[first] = above
-            self._left -= sum(part.operands.nbytes for part in excerpt)
+            self._left -= size if size <= most else self._left
             if self.full:
                 self._excerpts.clear()
             else:
@@ -134,4 +135,4 @@ def _look(
         select.count_window(scoring, some, first + start, numbers, lows, sizes, counts, room, STEP, ends)
         excerpt.append(Part(start, room[:, : ends[-1]].copy(), ends))
         larger.append(above(some, windows.ends[0]))
-    kept.add(first, sum(larger[1:], larger[0]), excerpt)
+    kept.add(first, sum(larger[1:], larger[0]), excerpt, sum(each.nbytes for each in operands) // _SHARE)
