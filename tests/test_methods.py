@@ -635,6 +635,7 @@ def test_an_excerpt_tells_what_reading_again_would(
     recipe = {"method": method, "base": paths[0], "models": paths[1:], **share}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     plan = blockmerge.plan(tmp_path / "recipe.yaml")
+    monkeypatch.setattr(windows, "_SHARE", 1)
     once = blockmerge.merge(plan, tmp_path / "once", allow_nonfinite=bad)
     monkeypatch.setattr(windows, "MOST", 1)
     twice = blockmerge.merge(plan, tmp_path / "twice", allow_nonfinite=bad)
