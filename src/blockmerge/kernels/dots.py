@@ -10,9 +10,9 @@ import numpy as np
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.sums import SOME, difference, numbers
 
-__all__ = ["LANES", "accumulate", "add_products", "add_sizes", "gram", "grams", "joined", "lanes"]
+__all__ = ["accumulate", "add_products", "add_sizes", "gram", "grams", "joined", "lanes"]
 
-LANES, _SUMMED = 128, 1 << 15
+_LANES, _SUMMED = 128, 1 << 15
 
 
 @kernel
@@ -74,7 +74,7 @@ def add_products(vectors, columns, out):
 
 @inner
 def _product(x, y):
-    sums = np.zeros(LANES)
+    sums = np.zeros(_LANES)
     accumulate(x, y, sums)
     return joined(sums)
 
@@ -82,14 +82,14 @@ def _product(x, y):
 @inner
 def lanes(count):
     """Running sums for ``count`` sums, (count, lanes), all zero."""
-    return np.zeros((count, LANES))
+    return np.zeros((count, _LANES))
 
 
 @inner
 def add_sizes(values, sums):
     """Add the magnitudes of ``values`` to the running ``sums``."""
-    for start in range(0, values.size, LANES):
-        some = values[start : start + LANES]
+    for start in range(0, values.size, _LANES):
+        some = values[start : start + _LANES]
         for lane in range(some.size):
             sums[lane] += abs(np.float64(some[lane]))
 
@@ -97,8 +97,8 @@ def add_sizes(values, sums):
 @inner
 def accumulate(x, y, sums):
     """Add the products of ``x`` and ``y`` to the running ``sums``."""
-    for start in range(0, x.size, LANES):
-        one, other = x[start : start + LANES], y[start : start + LANES]
+    for start in range(0, x.size, _LANES):
+        one, other = x[start : start + _LANES], y[start : start + _LANES]
         for lane in range(one.size):
             sums[lane] += np.float64(one[lane]) * np.float64(other[lane])
 

@@ -33,12 +33,17 @@ def variances(operands, begin, out):
             _by_pairs(operands, begin + start, found)
         else:
             _by_moments(operands, begin + start, totals[: found.size], squares[: found.size], found)
+        _settle(found)
 
 
 @inner
-def _settled(value):
-    """Any NaN is the same one: its bits would depend on how a loop is vectorised, and on where an element stands."""
-    return value if value == value else np.float32(np.nan)
+def _settle(values):
+    """Make any NaN the same one: its bits depend on how a loop is vectorised, and on where an element stands.
+
+    The zero that is added is there for the reason that :func:`blockmerge.kernels.bits.only` gives.
+    """
+    for i in range(values.size):
+        values[i] = (values[i] if values[i] == values[i] else np.float32(np.nan)) + np.float32(0)
 
 
 @inner
@@ -51,15 +56,13 @@ def _by_pairs(operands, start, out):
     for k in range(1, len(operands)):
         for other in range(k + 1, len(operands)):
             _add_square(operands[k, start:stop], operands[other, start:stop], out)
-    for i in range(out.size):
-        out[i] = _settled(out[i])
 
 
 @inner
 def _of_three(x, y, z, out):
     for i in range(out.size):
         one, other, last = apart(x[i], y[i]) * _SCALE, apart(x[i], z[i]) * _SCALE, apart(y[i], z[i]) * _SCALE
-        out[i] = _settled(one * one + other * other + last * last)
+        out[i] = one * one + other * other + last * last
 
 
 @inner
@@ -77,7 +80,7 @@ def _by_moments(operands, start, total, square, out):
     for k in range(2, count + 1):
         _add_moments(operands[k, start:stop], operands[1, start:stop], total, square)
     for i in range(out.size):
-        out[i] = _settled(np.float32(count * square[i] - total[i] * total[i]))
+        out[i] = np.float32(count * square[i] - total[i] * total[i])
 
 
 @inner
