@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blockmerge.dtypes import BF16
 from blockmerge.formats.safetensors import build_header
@@ -82,9 +84,20 @@ def layout_of(gigabytes: float) -> Layout:
 
 
 def make_model(
-    folder: Path, layout: Layout, seed: int, *, shard_bytes: int = 2_000_000_000, sparse: bool = False
+    folder: Path,
+    layout: Layout,
+    seed: int,
+    *,
+    shard_bytes: int = 2_000_000_000,
+    sparse: bool = False,
+    noise: float = 0.0,
+    noise_seed: int = 0,
 ) -> None:
-    """Write a model; with ``sparse`` its weights are holes in the files, for planning only."""
+    """Write a model; with ``sparse`` its weights are holes in the files, for planning only.
+
+    With ``noise`` it is a finetune of the model of that ``seed``: each weight has moved by a random number with this
+    standard deviation, and is rounded again. Weights have one of 0.02.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(layout.config(), indent=2))
     groups: list[list[TensorSpec]] = [[]]
@@ -95,28 +108,50 @@ def make_model(
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, start=1):
         name = f"model-{number:05d}-of-{len(groups):05d}.safetensors" if len(groups) > 1 else "model.safetensors"
-        _write_shard(folder / name, group, np.random.default_rng([seed, number]), sparse)
+        moved = noise, np.random.default_rng([noise_seed, number, 1])
+        _write_shard(folder / name, group, np.random.default_rng([seed, number]), sparse, *moved)
         weight_map |= dict.fromkeys((spec.name for spec in group), name)
     if len(groups) > 1:
         index = {"metadata": {}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _write_shard(path: Path, group: list[TensorSpec], random: np.random.Generator, sparse: bool) -> None:
+def _write_shard(
+    path: Path,
+    group: list[TensorSpec],
+    random: np.random.Generator,
+    sparse: bool,
+    noise: float,
+    moving: np.random.Generator,
+) -> None:
     size = sum(spec.nbytes for spec in group)
     with path.open("wb") as file:
         file.write(build_header(group, {"format": "pt"}))
         if sparse:
             file.truncate(file.tell() + size)
             return
-        pool = random.normal(0, 0.02, _CHUNK + 4096).astype(np.float32).view(np.uint32) >> 16
-        pool = pool.astype(np.uint16)
-        left = size // 2
-        while left:  # the same values, each time from another place: random enough, and quick
-            start = int(random.integers(0, 4096))
-            chunk = pool[start : start + min(left, _CHUNK)]
-            file.write(chunk.tobytes())
-            left -= len(chunk)
+        weights, moves, left = _normal(random, 0.02), _normal(moving, noise), size // 2
+        while left:
+            count = min(left, _CHUNK)
+            values = _bfloat16(next(weights))[:count]
+            if noise:
+                values = _bfloat16((values.astype(np.uint32) << 16).view(np.float32) + next(moves)[:count])
+            file.write(values.tobytes())
+            left -= count
+
+
+def _normal(random: np.random.Generator, deviation: float) -> Iterator[NDArray[np.float32]]:
+    """The same values, each time from another place: random enough, and quick."""
+    pool = random.normal(0, deviation, _CHUNK + 4096).astype(np.float32)
+    while True:
+        start = int(random.integers(0, 4096))
+        yield pool[start : start + _CHUNK]
+
+
+def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Finite values, rounded."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import subprocess
@@ -314,21 +315,52 @@ def test_ranks_from_buckets_are_those_from_sorting(row: int, kind: str) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(3, 7), (0, 8), (5, 5), (2, 200)])
 @pytest.mark.parametrize(("low_kept", "high_kept"), [(0, 0), (7, 1), (1, 400), (400, 9)])
-def test_keeping_between_magnitudes_is_what_it_says(low: int, high: int, low_kept: int, high_kept: int) -> None:
-    values = np.random.default_rng(low).integers(-9, 9, 5001).astype(np.float32)
-    drawn, sizes, kept = chance(30, values.size, 6) >> np.uint64(33), np.abs(values), values.copy()
+@pytest.mark.parametrize("most", [9, 99])
+def test_keeping_between_magnitudes_is_what_it_says(
+    low: int, high: int, low_kept: int, high_kept: int, most: int
+) -> None:
+    values = np.random.default_rng(low).integers(-most, most, 5001).astype(np.float32)
+    sizes, kept = np.abs(values), values.copy()
     ties = [int((sizes == bound).sum()) for bound in (low, high)]
     pairs = [(count, min(wanted, count)) for count, wanted in zip(ties, (low_kept, high_kept), strict=True)]
     bounds = [np.array([bound], np.float32).view(np.uint32) for bound in (low, high)]
     way = thin.Between(*bounds, np.array([[pairs]]), 1 << 16, np.array([6], np.uint64), *select.marks_and_places())
     thin.thin_all(kept.reshape(1, -1), way, 30)
-    stays = (sizes > low) & (sizes < high)
-    for bound, (left, wanted) in {high: pairs[1], low: pairs[0]}.items():
-        for at in np.flatnonzero(sizes == bound):  # Knuth's algorithm S
-            stays[at] = int(drawn[at]) * left < wanted << 31
-            left, wanted = left - 1, wanted - bool(stays[at])
-        assert wanted == 0
-    assert (kept == np.where(stays, values, 0)).all()
+    assert (kept[(sizes > low) & (sizes < high)] == values[(sizes > low) & (sizes < high)]).all()
+    assert not kept[(sizes < low) | (sizes > high)].any()
+    assert ((kept == values) | (kept == 0)).all()
+    for bound, (_, wanted) in {high: pairs[1], low: pairs[0]}.items():
+        if bound:
+            assert (kept[sizes == bound] != 0).sum() == wanted
+
+
+@pytest.mark.parametrize("every", [1, 3, 40])
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
+def test_each_of_equal_magnitudes_has_the_same_chance_to_stay(every: int, part: float) -> None:
+    size, seeds = 3 * 2048 + 77, 1000
+    values = np.where(np.arange(size) % every, 0.5, 1.0).astype(np.float32)
+    equal = values == 1
+    count = int(equal.sum())
+    wanted, bounds = int(part * count), np.array([0x3F800000], np.uint32)
+    often, whole = np.zeros(size), np.array([[[[count, wanted], [0, 0]]]])
+    for seed in range(seeds):
+        way = thin.Between(
+            bounds,
+            bounds + np.uint32(1),
+            whole.copy(),
+            1 << 16,
+            np.array([seed], np.uint64),
+            *select.marks_and_places(),
+        )
+        kept = values.copy().reshape(1, -1)
+        thin.thin_all(kept, way, 5)
+        assert np.count_nonzero(kept) == wanted
+        often += kept[0] != 0
+    share = wanted / count
+    deviations = (often[equal] - seeds * share) / math.sqrt(seeds * share * (1 - share))
+    assert np.abs(deviations).max() < 5.5
+    assert abs(np.mean(deviations**2) - 1) < 0.05 + 4 * math.sqrt(2 / count)
+    assert all(abs(part.mean()) * math.sqrt(part.size) < 4.5 for part in np.array_split(deviations, 7))
 
 
 def test_what_is_not_a_number_stays_where_there_is_no_upper_bound() -> None:
@@ -343,32 +375,44 @@ def test_what_is_not_a_number_stays_where_there_is_no_upper_bound() -> None:
     assert sorted(kept[0, :2].tolist()) == [0, 1]
 
 
-@pytest.mark.parametrize("first", [0.5, 0.75, 3.0])
-def test_counts_of_magnitudes_are_what_they_say(first: float) -> None:
+@pytest.mark.parametrize("room", [5001, 40])
+def test_counts_of_magnitudes_are_what_they_say(room: int) -> None:
+    values = np.round(np.random.default_rng(3).normal(0, 1, 5001), 2).astype(np.float32)
+    values[:9] = np.nan, -np.nan, np.inf, 0, -0.0, 1e-45, 0.5, -0.5, 0.75
+    bits = np.minimum(values.view(np.uint32) & 0x7FFFFFFF, 0x7F800001).astype(np.int64)
+    half, three_quarters = (int(np.float32(value).view(np.uint32)) for value in (0.5, 0.75))
+    lows, highs = np.array(
+        [(-1, 1 << 31), (half, half + 1), (half, three_quarters), (three_quarters, 1 << 31)]
+    ).T.copy()
+    operands, scoring = np.stack([np.zeros_like(values), values, -values]), scores.Difference()
+    numbers, counts = np.array([0, 0, 1, 1]), np.zeros((3, 4, select.COLUMNS), np.int64)
+    between, places = np.zeros((2, 4, room), np.uint32)
+    select.count_between(scoring, operands, 0, numbers, lows, highs, 2048, counts, between, places)
+    for k, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        inside = np.flatnonzero((bits > low) & (bits < high))
+        for chunk, found in enumerate(counts[:, k]):
+            own = bits[2048 * chunk : 2048 * (chunk + 1)]
+            expected = [own < low, own == low, (own > low) & (own < high), own == high, own == 0, own >= 0]
+            assert found.tolist() == [part.sum() for part in expected]
+        if inside.size <= room:
+            assert (places[k, : inside.size] == inside).all()
+            assert (between[k, : inside.size] == bits[inside]).all()
+
+
+def test_histograms_of_magnitudes_are_what_they_say() -> None:
     values = np.random.default_rng(3).normal(0, 1, 5001).astype(np.float32)
-    values[:300] = 0.0
-    low = np.float32(first).view(np.uint32)
-    values[300:900] = (low + np.arange(600, dtype=np.uint32) // 5).view(np.float32)
-    bits = (values.view(np.uint32) & 0x7FFFFFFF).astype(np.int64)
-    window, few = (
-        np.zeros((2, 3 + select.WINDOW // select.VALUES), np.int64),
-        np.zeros((3, 1, select.VALUES), np.uint32),
-    )
+    values[:6] = np.nan, np.inf, 0, -0.0, 1e-45, -1e-45
+    bits = np.minimum(values.view(np.uint32) & 0x7FFFFFFF, 0x7F800001).astype(np.int64)
     operands, scoring = np.stack([np.zeros_like(values), values]), scores.Difference()
-    lows, sizes = np.full(2, low), np.array([select.WINDOW, select.FINE], np.uint32)
-    excerpt, ends = np.zeros((2, 5001), np.float32), np.zeros(4, np.int64)
-    select.count_window(scoring, operands, 0, np.array([0, 0]), lows, sizes, window, excerpt, 2048, ends)
-    select.count_values(scoring, operands, 0, np.array([0]), lows, np.array([0, 2048, 4096, 5001]), few)
-    for found, size in zip(window, sizes.tolist(), strict=True):
-        inside = bits[(bits >= low) & (bits < low + size)] - low
-        assert found[:3].tolist() == [(bits < low).sum(), 300, values.size]
-        assert (found[3:] == np.bincount(inside // select.VALUES, minlength=found.size - 3)).all()
-    within = (bits >= low) & (bits < low + select.WINDOW)
-    assert ends.tolist() == [within[:end].sum() for end in (0, 2048, 4096, 5001)]
-    assert (excerpt[:, : ends[-1]] == operands[:, within]).all()
-    few = few[:, 0]
-    assert (few.sum(0) == np.bincount(inside[inside < select.VALUES], minlength=select.VALUES)).all()
-    assert few[0].sum() == ((bits[:2048] >= low) & (bits[:2048] < low + select.VALUES)).sum()
+    upper, lower = np.zeros((1, select.UPPER + 1), np.int64), np.zeros((2, select.LOWER), np.int64)
+    uppers = np.array([0, int(bits[9]) // select.LOWER])
+    select.upper_histogram(scoring, operands, 0, upper)
+    select.lower_histogram(scoring, operands, 0, np.array([0, 0]), uppers, lower)
+    assert (upper[0, :-1] == np.bincount(bits // select.LOWER, minlength=select.UPPER)).all()
+    assert upper[0, -1] == 2
+    for found, own in zip(lower, uppers, strict=True):
+        inside = bits[bits // select.LOWER == own] % select.LOWER
+        assert (found == np.bincount(inside, minlength=select.LOWER)).all()
 
 
 @pytest.mark.parametrize("density", [0.0, 0.01, 0.3, 1.0])
@@ -380,29 +424,17 @@ def test_marks_are_found_where_they_are(size: int, density: float) -> None:
     assert (found == np.flatnonzero(marks[:size])).all()
 
 
-def test_squares_beside_counts_are_what_they_say() -> None:
+@pytest.mark.parametrize("ends", [(2500, 4000), (2500, 2500), (None, 100), (300, None), (None, None)])
+def test_squares_by_variance_are_what_they_say(ends: tuple[int | None, int | None]) -> None:
     random = np.random.default_rng(4)
     operands = np.concatenate([np.zeros((1, 5000)), np.round(random.normal(0, 1, (3, 5000)), 1)]).astype(np.float32)
     scored = np.empty(5000, np.float32)
     variance.variances(operands, 0, scored)
-    low = np.sort(scored)[2500].view(np.uint32) // np.uint32(select.VALUES) * np.uint32(select.VALUES)
-    counts, squares = np.zeros((2, select.VALUES), np.uint32), np.zeros((select.VALUES + 1, 3))
-    limit = np.uint32(np.sort(scored)[4000].view(np.uint32))
-    erase.count_values_and_squares(operands, low, limit, np.array([0, 4096, 5000]), counts, squares, np.float64(0))
-    within = squares[-1].copy()
-    erase.add_squares_above(operands, limit, squares[-1], np.float64(0))
-    offsets = scored.view(np.uint32).astype(np.int64) - int(low)
-    inside = (offsets >= 0) & (offsets < select.VALUES)
-    assert (counts.sum(0) == np.bincount(offsets[inside], minlength=select.VALUES)).all()
-    assert counts.sum() > 0
-    assert counts[0].sum() == inside[:4096].sum()
-    expected = np.zeros_like(squares)
-    np.add.at(
-        expected, np.minimum(offsets, select.VALUES)[offsets >= 0], operands[1:, offsets >= 0].T.astype(float) ** 2
-    )
-    assert np.allclose(squares, expected, rtol=1e-12)
-    assert (within > 0).all()
-    assert (within < squares[-1]).all()
+    bits, squares = scored.view(np.uint32).astype(np.int64), np.zeros((3, 3))
+    low, high = (end if at is None else int(np.sort(bits)[at]) for at, end in zip(ends, (-1, 1 << 31), strict=True))
+    erase.add_squares(operands, low, high, squares, np.float64(0))
+    for found, inside in zip(squares, (bits == low, bits == high, bits > high), strict=True):
+        assert np.allclose(found, (operands[1:, inside].astype(float) ** 2).sum(axis=1), rtol=1e-12)
 
 
 def test_sums_by_rows_and_columns_are_what_they_say() -> None:

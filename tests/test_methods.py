@@ -24,9 +24,9 @@ import models
 from blockmerge.dtypes import BF16, F16, F32, F64, DType
 from blockmerge.execution import executor
 from blockmerge.execution.work import RowWork
-from blockmerge.kernels import reference
-from blockmerge.methods import METHODS, span, thinning, windows
-from blockmerge.methods.operations import GRANULE, Tally
+from blockmerge.kernels import reference, scores
+from blockmerge.methods import METHODS, between, ranking, sampling, span, thinning
+from blockmerge.methods.operations import GRANULE, Whole
 
 Floats = np.ndarray
 
@@ -579,7 +579,7 @@ def test_exactly_so_many_are_kept_and_none_smaller_than_a_dropped_one(
         assert nonzero.sum() == kept
 
 
-@pytest.mark.parametrize(("misled", "more"), [(False, 0), (True, 2)])
+@pytest.mark.parametrize(("misled", "more"), [(False, 0), (True, 3)])
 def test_a_sample_that_misleads_costs_time_and_changes_nothing(tmp_path: Path, misled: bool, more: int) -> None:
     random = np.random.default_rng(8)
     model = random.normal(0, 0.1, (1024, 1024)).astype(np.float32)
@@ -610,20 +610,23 @@ def test_what_a_tensor_was_measured_for_is_gone_with_it(tmp_path: Path, case: Ca
     try:
         merge(tmp_path, recipe_of(case, paths), "second")
         kinds = {type(each) for each in gc.get_objects()}  # not isinstance, which asks dead proxies of others
-        assert not [kind for kind in kinds if issubclass(kind, RowWork | Tally | windows.Seen)]
+        assert not [kind for kind in kinds if issubclass(kind, RowWork | Whole | between.Found)]
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "sce", "consensus_ties"])
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "sce", "consensus_ties", "arcee_fusion"])
 @pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("bad", [False, True])
-def test_an_excerpt_tells_what_reading_again_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, mixed: bool, bad: bool
+def test_what_a_sample_says_changes_nothing_but_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, mixed: bool, few: bool, bad: bool
 ) -> None:
     random = np.random.default_rng(8)
-    dtypes = [BF16, F32 if mixed else BF16, BF16, BF16]
-    values = [np.round(random.normal(0, 0.02, (900, 701)), 4).astype(np.float32) for _ in dtypes]  # with many ties
+    dtypes = [BF16, F32 if mixed else BF16] + [BF16] * (0 if method == "arcee_fusion" else 2)
+    values = [random.normal(0, 0.02, (900, 701)).astype(np.float32) for _ in dtypes]
+    for value in values if few else ():  # as finetunes that hardly moved: many ties
+        value[:] = np.round(values[0], 2) + np.round(value, 2)
     for value in values if bad else ():  # not finite, with several payloads
         odd = np.array([0x7FC00000, 0x7FA50000, 0xFFFF0000, 0x7F800000, 0xFF800000], np.uint32).view(np.float32)
         where = random.random(value.shape) < 0.2
@@ -632,18 +635,53 @@ def test_an_excerpt_tells_what_reading_again_would(
         write(tmp_path, k, {"a.weight": (dtype, reference.encode(value, dtype))})
         for k, (value, dtype) in enumerate(zip(values, dtypes, strict=True))
     ]
-    share = {"select_topk": 0.3} if method == "sce" else {"weight": 0.5, "density": 0.3}
-    recipe = {"method": method, "base": paths[0], "models": paths[1:], **share}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    share: dict[str, Any] = {"sce": {"select_topk": 0.3}, "arcee_fusion": {}}.get(
+        method, {"weight": 0.5, "density": 0.3}
+    )
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({"method": method, "base": paths[0], "models": paths[1:], **share})
+    )
     plan = blockmerge.plan(tmp_path / "recipe.yaml")
-    monkeypatch.setattr(windows, "_SHARE", 1)
     once = blockmerge.merge(plan, tmp_path / "once", allow_nonfinite=bad)
-    monkeypatch.setattr(windows, "MOST", 1)
-    twice = blockmerge.merge(plan, tmp_path / "twice", allow_nonfinite=bad)
-    found, again = (models.read(merged.path)["a.weight"][1] for merged in (once, twice))
-    assert (found.view(np.uint8) == again.view(np.uint8)).all()
+    monkeypatch.setattr(between, "MOST", 1)  # no room for what is between
+    again = blockmerge.merge(plan, tmp_path / "again", allow_nonfinite=bad)
+    monkeypatch.setattr(ranking, "around", lambda sample, rank: (1, 2))
+    misled = blockmerge.merge(plan, tmp_path / "misled", allow_nonfinite=bad)
+    found = [models.read(merged.path)["a.weight"][1].view(np.uint8) for merged in (once, again, misled)]
+    assert (found[0] == found[1]).all()
+    assert (found[0] == found[2]).all()
+    size = sum(dtype.itemsize for dtype in dtypes) * values[0].size
     assert once.bytes_read == pytest.approx(plan.bytes_to_read, rel=1e-5)  # a sample is rounded up
-    assert twice.bytes_read == once.bytes_read + sum(dtype.itemsize for dtype in dtypes) * values[0].size
+    assert again.bytes_read - once.bytes_read in ((0, 3 * size) if few or bad else (3 * size,))
+    assert misled.bytes_read == once.bytes_read + 3 * size
+
+
+def test_a_sample_of_a_large_tensor_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in whatever order it is taken, the same granules are kept."""
+    monkeypatch.setattr(sampling, "_MOST", 1 << 18)
+    values = np.random.default_rng(1).normal(0, 1, (37, 2, 900)).astype(np.float32)
+    kept = list[np.ndarray]()
+    for order in (range(37), reversed(range(37)), np.random.default_rng(2).permutation(37)):
+        sample = sampling.Sampling(scores.Difference(), 1)
+        for granule in order:
+            sample(values[granule], int(granule) * GRANULE)
+        kept.append(sample.total())
+    assert kept[0].shape == (1, 3 * 900)
+    assert all((each == kept[0]).all() for each in kept)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40, 300])
+@pytest.mark.parametrize("width", [1, 1000])
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999, 1.0])
+def test_a_rank_is_between_the_two_that_a_sample_gives(rows: int, width: int, part: float) -> None:
+    random = np.random.default_rng(rows)
+    values = random.normal(0, 1, (32 * rows, width))
+    if rows * width > 1e5:  # enough to see that rows differ
+        values *= random.normal(0, 1, (32 * rows, 1))
+    bits = np.abs(values).astype(np.float32).view(np.uint32)
+    low, high = sampling.around(bits[::32].reshape(-1), lambda count, _: int(part * count))
+    assert low < high
+    assert low <= np.sort(bits.reshape(-1))[min(int(part * bits.size), bits.size - 1)] <= high
 
 
 def test_ties_between_magnitudes_are_broken_by_chance_all_over_the_tensor(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, STEP, Known, Measure, Observe, Run, Tally, whole_rows
+from blockmerge.methods.operations import GRANULE, STEP, Measure, Observe, Run, Whole, whole_rows
 from blockmerge.planning import Piece, Row
 
 __all__ = ["BLOCK", "Group", "RowWork", "Tile", "granules", "tiles"]
@@ -133,7 +133,7 @@ class RowWork:
         self.passes = row.passes
         self.runs: list[Run] = []
         self._measures = [piece.operation.measures for piece in row.pieces]
-        self._observers: list[Observe | Known | None] = []
+        self._observers: list[Observe | None] = []
         self._statistics: list[list[Any]] = [[] for _ in row.pieces]
         self._observed: list[_Observed] = []
         self._remaining = [self.blocks] * self.passes
@@ -174,10 +174,7 @@ class RowWork:
 
     def measuring(self, number: int, piece: int) -> Measure | None:
         """The same, while that pass runs: nothing, if what was measured before has told enough."""
-        return self.measure(number, piece) if self._looking(piece) else None
-
-    def _looking(self, piece: int) -> bool:
-        return not isinstance(self._observers[piece], Known | None)
+        return self.measure(number, piece) if self._observers[piece] is not None else None
 
     def observe(self, measure: Measure, tile: Tile, operands: Sequence[Array]) -> None:
         """Let ``measure``, that of the pass which runs, look at a granule, and keep what it found."""
@@ -232,7 +229,7 @@ class RowWork:
     def open(self, number: int) -> None:
         """Let pass ``number`` begin; it ends at once if it has nothing to look at."""
         self._start(number)
-        if number + 1 < self.passes and not any(map(self._looking, range(len(self._observers)))):
+        if number + 1 < self.passes and all(observer is None for observer in self._observers):
             self._idle.add(number)
             self._started[number].set()
             self._end(number)
@@ -257,10 +254,8 @@ class RowWork:
         """Turn what a pass observed into its statistic: the sum over granules, or all of them in order."""
         pieces = zip(self._observers, self._observed, self._statistics, strict=True)
         for piece, (observer, observed, statistics) in enumerate(pieces):
-            if isinstance(observer, Tally):
+            if isinstance(observer, Whole):
                 statistics.append(observer.total())
-            elif isinstance(observer, Known):
-                statistics.append(observer.statistic)
             elif self.measure(number, piece) is not None:
                 statistics.append(_NOTHING if observer is None else np.stack(observed.found))
         self._observed, self._observers = [], []

@@ -53,8 +53,11 @@ bits_float64 = _bitcast(types.uint64, types.float64)
 
 @inner
 def magnitude(value):
-    """The bits of the size of a float32: as integers, they ascend with it."""
-    return np.uint32(float32_bits(value) & _U32(0x7FFFFFFF))
+    """The bits of the size of a float32: as integers, they ascend with it.
+
+    All NaNs are the same one, behind infinity: what bits one has may depend on how a loop is vectorised.
+    """
+    return np.uint32(min(np.uint32(float32_bits(value) & _U32(0x7FFFFFFF)), _U32(0x7F800001)))
 
 
 @inner

@@ -23,36 +23,45 @@ def mixed(index, seed):
 
 @kernel
 def hashes(first, count, seed):
-    """31 bits for each of ``count`` elements from ``first`` on, uint32.
-
-    A number of the stream of ``seed`` keys the hash of the lower half of their indices, one for each upper half.
-    """
+    """31 bits for each of ``count`` elements from ``first`` on, uint32."""
     found, start = np.empty(count, np.uint32), 0
     while start < count:
-        low, high = np.uint64(first + start) & _LOWER, np.uint64(first + start) >> np.uint64(32)
-        stop = min(np.int64(count), start + np.int64(_LOWER - low) + 1)
-        key = mixed(high, seed)
-        _hash(np.uint32(low), np.uint32(key), np.uint32(key >> np.uint64(32)), found[start:stop])
-        start = stop
+        low, key, other = _keys(first + start, seed)
+        some = found[start : start + _LOWER - low + 1]
+        for i in range(np.uint32(some.size)):
+            some[i] = _hash(np.uint32(low + np.uint32(i)), key, other)
+        start += some.size
     return found
 
 
-_LOWER = np.uint64(0xFFFFFFFF)
+@inner
+def hashed(index, seed):
+    """The same for one element."""
+    return _hash(*_keys(index, seed))
 
 
 @inner
-def _hash(first, key, other, out):
-    """``out`` = triple32 of Wellons, Prospecting for hash functions, 2018, with a key; 32 bits, of which 31 are kept.
+def _keys(index, seed):
+    """The lower half of an index, and what keys its hash: a number of the stream of ``seed``, by the upper half."""
+    key = mixed(np.uint64(index) >> np.uint64(32), seed)
+    return np.uint32(index), np.uint32(key), np.uint32(key >> np.uint64(32))
+
+
+_LOWER = 0xFFFFFFFF
+
+
+@inner
+def _hash(index, key, other):
+    """triple32 of Wellons, Prospecting for hash functions, 2018, with a key; 32 bits, of which 31 are kept.
 
     Multiplications of 32 bits are those that every processor can do many of at once.
     """
-    for i in range(np.uint32(out.size)):
-        x = np.uint32(np.uint32(first + np.uint32(i)) ^ key)
-        x = np.uint32(np.uint32(x ^ (x >> np.uint32(17))) * np.uint32(0xED5AD4BB))
-        x = np.uint32(np.uint32(x ^ (x >> np.uint32(11))) + other)
-        x = np.uint32(x * np.uint32(0xAC4C1B51))
-        x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB))
-        out[i] = np.uint32(x ^ (x >> np.uint32(14))) >> np.uint32(1)
+    x = np.uint32(index ^ key)
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(17))) * np.uint32(0xED5AD4BB))
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(11))) + other)
+    x = np.uint32(x * np.uint32(0xAC4C1B51))
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB))
+    return np.uint32(np.uint32(x ^ (x >> np.uint32(14))) >> np.uint32(1))
 
 
 @kernel

@@ -9,63 +9,55 @@ from blockmerge.kernels.bits import magnitude, number, only
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.consensus import add_agreeing
 from blockmerge.kernels.dots import accumulate, joined, lanes
-from blockmerge.kernels.select import VALUES, marks_and_places, within
 from blockmerge.kernels.sums import SOME, add, store
 from blockmerge.kernels.thin import Everything, thin
 from blockmerge.kernels.variance import variances
 
-__all__ = ["add_agreeing_mean", "add_squares_above", "count_values_and_squares"]
+__all__ = ["add_agreeing_mean", "add_squares"]
 
 
 @kernel
-def add_squares_above(operands, limit, squares, like):
-    """Add to ``squares`` (models,), float64, those of the task vectors where the bits of the variance reach ``limit``.
+def add_squares(operands, low, high, squares, like):
+    """Add to ``squares`` (3, models), float64, those of the task vectors, by the bits of the variance.
 
-    Operand 0 is taken off the others, (models + 1, elements). Task vectors have the type of ``like``.
+    Where these equal ``low``, where they equal ``high``, which is not smaller, and where they are above both. Operand 0
+    is taken off the others, (models + 1, elements). Task vectors have the type of ``like``.
     """
     size, sums, scores, room = operands.shape[1], lanes(squares.size), np.empty(SOME, np.float32), np.full(SOME, like)
+    marks, models = np.empty(SOME, np.uint8), squares.shape[1]
     for start in range(0, size, SOME):
         stop = min(start + SOME, size)
-        some, found, base = scores[: stop - start], room[: stop - start], operands[0, start:stop]
-        variances(operands, start, some)
-        for k in range(squares.size):
-            _where(operands[k + 1, start:stop], base, some, limit, found)
-            accumulate(found, found, sums[k])
-    for k in range(squares.size):
-        squares[k] += joined(sums[k])
+        found, base = room[: stop - start], operands[0, start:stop]
+        variances(operands, start, scores[: stop - start])
+        for part in range(3):
+            if _mark(scores[: stop - start], part, low, high, marks):
+                for k in range(models):
+                    _where(operands[k + 1, start:stop], base, marks, found)
+                    accumulate(found, found, sums[part * models + k])
+    for part in range(3):
+        for k in range(models):
+            squares[part, k] += joined(sums[part * models + k])
 
 
 @inner
-def _where(x, base, scores, limit, out):
-    """``out`` = ``x - base`` where scores reach ``limit``, else zero."""
+def _mark(scores, part, low, high, marks):
+    """Mark those that equal ``low``, that equal ``high``, or that are above, as ``part`` says; tells how many."""
+    first = low if part == 0 else (high if part == 1 else high + 1)
+    count = np.uint32(1 if part < 2 else max((1 << 31) - first, 0))
+    first, some = np.uint32(first), np.uint32(0)
+    for i in range(scores.size):
+        inside = np.uint32(magnitude(scores[i]) - first) < count
+        marks[i] = np.uint8(inside)
+        some = np.uint32(some + np.uint32(inside))
+    return some
+
+
+@inner
+def _where(x, base, marks, out):
+    """``out`` = ``x - base`` where there is a mark, else zero."""
     zero = out.dtype.type(0)
     for i in range(out.size):
-        out[i] = only(number(x[i], zero) - number(base[i], zero), magnitude(scores[i]) >= limit)
-
-
-@kernel
-def count_values_and_squares(operands, low, limit, ends, counts, squares, like):
-    """Add to ``counts`` (chunks, VALUES) how many variances have each of the magnitudes from ``low`` on, as bits.
-
-    Add to ``squares`` (VALUES + 1, models), float64, the squares of the task vectors of these elements; and in the
-    last row those of elements with larger variances, up to ``limit``. Chunk k has the elements from ``ends[k]`` to
-    ``ends[k + 1]``; otherwise as above.
-    """
-    scores, last = np.empty(SOME, np.float32), np.uint32(VALUES)
-    marks, places = marks_and_places()
-    for chunk in range(ends.size - 1):
-        for start in range(ends[chunk], ends[chunk + 1], SOME):
-            stop = min(start + SOME, ends[chunk + 1])
-            some, base = scores[: stop - start], operands[0, start:stop]
-            variances(operands, start, some)
-            for at in places[0, : within(some, low, np.uint32(limit - low), marks, places)]:
-                row = min(np.uint32(magnitude(some[at]) - low), last)
-                if row < last:
-                    counts[chunk, row] += 1
-                for k in range(squares.shape[1]):
-                    x = operands[k + 1, start:stop]
-                    delta = np.float64(number(x[at], like) - number(base[at], like))
-                    squares[row, k] += delta * delta
+        out[i] = only(number(x[i], zero) - number(base[i], zero), marks[i] != 0)
 
 
 @kernel

@@ -1,10 +1,10 @@
-"""Finding magnitudes by rank without sorting: histograms of scores.
+"""Ranking scores without sorting them: how many are on which side of two of them, and histograms.
 
-Magnitudes are ordered by the bits of their float32: as integers, those of non-negative floats ascend. Histograms find
-the k-th largest exactly: of the upper bits, then of a window of them, then of a few neighbouring floats.
+Scores are ranked by the bits of their size as float32: as integers, those of non-negative floats ascend.
 
 ``scoring`` says what is looked at (:mod:`blockmerge.kernels.scores`) of ``operands``, (operands, elements), the first
-of which is element ``first`` of the tensor. A target is a rank that is looked for in score number ``scores[target]``.
+of which is element ``first`` of the tensor. A target is a rank that is looked for in score number ``numbers[target]``.
+Chunks are ``step`` elements, a multiple of SOME.
 """
 
 from __future__ import annotations
@@ -17,30 +17,92 @@ from blockmerge.kernels.scores import score
 from blockmerge.kernels.sums import SOME
 
 __all__ = [
-    "COARSE",
-    "FINE",
-    "LOW_BITS",
-    "VALUES",
-    "WINDOW",
-    "coarse_histogram",
-    "count_values",
-    "count_window",
+    "COLUMNS",
+    "LOWER",
+    "UPPER",
+    "count_between",
+    "lower_histogram",
     "marked",
     "marks_and_places",
-    "near",
-    "within",
+    "sizes",
+    "upper_histogram",
 ]
 
-LOW_BITS = 17
-COARSE, FINE = 1 << (31 - LOW_BITS), 1 << LOW_BITS
-_VALUE_BITS = 6
-WINDOW, VALUES = 1 << 20, 1 << _VALUE_BITS
-_SHIFT = np.uint32(LOW_BITS)
+_LOWER_BITS = 15
+UPPER, LOWER = 1 << 16, 1 << _LOWER_BITS
+COLUMNS = 6
+_SHIFT, _MASK = np.uint32(_LOWER_BITS), np.uint32(LOWER - 1)
 
 
 @kernel
-def coarse_histogram(scoring, operands, first, counts):
-    """Add to ``counts`` (scores, COARSE), int64, how many elements have each upper half of a score."""
+def sizes(scoring, number, operands, first, out):
+    """Fill ``out``, uint32, with the bits of the size of score ``number``."""
+    room = np.empty(SOME, np.float32)
+    for start in range(0, out.size, SOME):
+        found = out[start : start + SOME]
+        some = room[: found.size]
+        score(scoring, number, operands, start, first + start, some)
+        for i in range(some.size):
+            found[i] = magnitude(some[i])
+
+
+@kernel
+def count_between(scoring, operands, first, numbers, lows, highs, step, counts, between, places):
+    """Add to ``counts`` (chunks, targets, COLUMNS), int64, where scores are, of which ``lows < highs`` are bits.
+
+    These are below the low one, equal to it, between the two, equal to the high one; zero, whatever else; all there
+    are. ``between`` and ``places`` (targets, room), uint32, take the bits of those between, one after the other, and
+    where they stand; they are not whole if there are more of them than room.
+    """
+    room, size, taken = np.empty(SOME, np.float32), operands.shape[1], np.zeros(numbers.size, np.int64)
+    marks, found = marks_and_places()
+    for start in range(0, size, SOME):
+        some = room[: min(SOME, size - start)]
+        for k in range(numbers.size):
+            if k == 0 or numbers[k] != numbers[k - 1]:
+                score(scoring, numbers[k], operands, start, first + start, some)
+            own = counts[start // step, k]
+            _compare(some, lows[k], highs[k], own, marks)
+            inside = found[0, : marked(marks, some.size, found)]
+            own[2] += inside.size
+            if taken[k] + inside.size <= between.shape[1]:
+                _take(some, inside, start, between[k, taken[k] :], places[k, taken[k] :])
+            taken[k] += inside.size
+
+
+@inner
+def _compare(values, low, high, counts, marks):
+    """Mark values between two, and count the others. Signed numbers of 32 bits are the quickest to compare.
+
+    A high one of 2**31 is negative then, and no size equals it.
+    """
+    first, count = np.int32(low + 1), np.uint32(high - low - 1)
+    low, high, zero = np.int32(low), np.int32(high), np.int32(0)
+    below = lowest = highest = zeros = zero
+    for i in range(values.size):
+        bits = np.int32(magnitude(values[i]))
+        below = np.int32(below + np.int32(bits < low))  # else numba counts in 64 bits
+        lowest = np.int32(lowest + np.int32(bits == low))
+        highest = np.int32(highest + np.int32(bits == high))
+        zeros = np.int32(zeros + np.int32(bits == zero))
+        marks[i] = np.uint8(np.uint32(bits - first) < count)
+    counts[0] += below
+    counts[1] += lowest
+    counts[3] += highest
+    counts[4] += zeros
+    counts[5] += values.size
+
+
+@inner
+def _take(values, inside, start, sizes, places):
+    for i in range(np.uint64(inside.size)):
+        sizes[i] = magnitude(values[inside[i]])
+        places[i] = start + inside[i]
+
+
+@kernel
+def upper_histogram(scoring, operands, first, counts):
+    """Add to ``counts`` (scores, UPPER + 1), int64, how many have each upper part of the bits; last, those of zero."""
     room, size = np.empty(SOME, np.float32), operands.shape[1]
     for start in range(0, size, SOME):
         some = room[: min(SOME, size - start)]
@@ -48,147 +110,42 @@ def coarse_histogram(scoring, operands, first, counts):
             score(scoring, number, operands, start, first + start, some)
             for i in range(some.size):
                 counts[number, magnitude(some[i]) >> _SHIFT] += 1
-
-
-@kernel
-def count_window(scoring, operands, first, scores, lows, sizes, counts, excerpt, step, ends):
-    """Add to ``counts`` (targets, 3 + bins), int64: elements below ``lows[target]``, zeros, all of them.
-
-    Behind these stand those in each bin of VALUES neighbouring magnitudes, ``sizes[target]`` of them (WINDOW at most)
-    from ``lows[target]`` on, both multiples of FINE; there are as many bins as the largest window has.
-
-    Copy the elements that are in any window to ``excerpt`` (operands, room), those of chunk k, of ``step`` elements, a
-    multiple of SOME, to its columns from ``ends[k]`` to ``ends[k + 1]``; ``ends`` are zero before, and stay so if there
-    is no room at all. Otherwise there is room for all elements.
-    """
-    room, uppers, size = np.empty(SOME, np.float32), np.empty(SOME, np.int16), operands.shape[1]
-    (marks, places), seen, taken = marks_and_places(), np.empty(SOME + 8, np.uint8), 0
-    for start in range(0, size, SOME):
-        some, target = room[: min(SOME, size - start)], 0
-        halves = uppers[: some.size]
-        seen[: some.size] = 0
-        while target < scores.size:
-            end = _same_score(scores, target)
-            score(scoring, scores[target], operands, start, first + start, some)
-            zeros = _split(some, halves)
-            marks[: some.size] = 0
-            for k in range(target, end):
-                counts[k, 0] += _mark_window(halves, lows[k], sizes[k], marks)
-                counts[k, 1] += zeros
-                counts[k, 2] += some.size
-            for at in places[0, : marked(marks, some.size, places)]:
-                for k in range(target, end):
-                    offset = np.uint32(magnitude(some[at]) - lows[k])
-                    if offset < sizes[k]:
-                        counts[k, 3 + (offset >> np.uint32(_VALUE_BITS))] += 1
-            _add_marks(marks[: some.size], seen)
-            target = end
-        if excerpt.shape[1]:
-            found = places[0, : marked(seen, some.size, places)]
-            _take(operands, start, found, excerpt[:, taken:])
-            taken += found.size
-            ends[1 + start // step] = taken
+            counts[number, UPPER] += _zeros(some)
 
 
 @inner
-def _add_marks(marks, total):
-    for i in range(marks.size):
-        total[i] |= marks[i]
-
-
-@inner
-def _take(operands, start, places, out):
-    """Copy the elements at ``places``, counted from ``start``, to the first columns of ``out``."""
-    for k in range(len(operands)):
-        x, found = operands[k, start:], out[k]
-        for i in range(places.size):
-            found[i] = x[places[i]]
-
-
-@inner
-def _same_score(scores, target):
-    """The first target behind ``target`` that is looked for in another score."""
-    end = target + 1
-    while end < scores.size and scores[end] == scores[target]:
-        end += 1
-    return end
-
-
-@inner
-def _split(values, uppers):
-    """Fill ``uppers``, int16, with the upper bits of magnitudes, and say how many are zero."""
-    zeros = np.uint32(0)
+def _zeros(values):
+    count = np.int32(0)
     for i in range(values.size):
-        bits = magnitude(values[i])
-        uppers[i] = np.int16(bits >> _SHIFT)
-        zeros = np.uint32(zeros + np.uint32(bits == np.uint32(0)))  # else numba counts in 64 bits
-    return zeros
-
-
-@inner
-def _mark_window(uppers, low, size, marks):
-    """Mark what is in the window besides what is marked, and say how many are below it."""
-    first, end, below = np.int16(low >> _SHIFT), np.int16((low + size) >> _SHIFT), np.int16(0)
-    for i in range(uppers.size):
-        smaller = np.int16(uppers[i] < first)
-        below = np.int16(below + smaller)
-        marks[i] |= np.uint8(np.int16(uppers[i] < end) - smaller)
-    return below
+        count = np.int32(count + np.int32(magnitude(values[i]) == np.uint32(0)))
+    return count
 
 
 @kernel
-def count_values(scoring, operands, first, scores, firsts, ends, counts):
-    """Add to ``counts`` (chunks, targets, VALUES) how many have each of the magnitudes from ``firsts[target]`` on.
-
-    These are multiples of VALUES. Chunk k has the elements from ``ends[k]`` to ``ends[k + 1]``.
-    """
-    room = np.empty(SOME, np.float32)
+def lower_histogram(scoring, operands, first, numbers, uppers, counts):
+    """Add to ``counts`` (targets, LOWER), int64, how many have each lower part, of bits whose upper is a target's."""
+    room, size = np.empty(SOME, np.float32), operands.shape[1]
     marks, places = marks_and_places()
-    for chunk in range(ends.size - 1):
-        for start in range(ends[chunk], ends[chunk + 1], SOME):
-            some, target = room[: min(SOME, ends[chunk + 1] - start)], 0
-            while target < scores.size:
-                end = _same_score(scores, target)
-                score(scoring, scores[target], operands, start, first + start, some)
-                for at in places[0, : near(some, firsts[target:end], marks, places)]:
-                    for k in range(target, end):
-                        offset = np.uint32(magnitude(some[at]) - firsts[k])
-                        if offset < np.uint32(VALUES):
-                            counts[chunk, k, offset] += 1
-                target = end
+    for start in range(0, size, SOME):
+        some = room[: min(SOME, size - start)]
+        for k in range(numbers.size):
+            if k == 0 or numbers[k] != numbers[k - 1]:
+                score(scoring, numbers[k], operands, start, first + start, some)
+            _mark_upper(some, np.uint32(uppers[k]), marks)
+            for at in places[0, : marked(marks, some.size, places)]:
+                counts[k, magnitude(some[at]) & _MASK] += 1
+
+
+@inner
+def _mark_upper(values, upper, marks):
+    for i in range(values.size):
+        marks[i] = np.uint8(magnitude(values[i]) >> _SHIFT == upper)
 
 
 @kernel
 def marks_and_places():
     """Room for :func:`marked` and what marks."""
     return np.empty(SOME + 8, np.uint8), np.empty((2, SOME + 8), np.uint64)
-
-
-@inner
-def within(values, low, size, marks, places):
-    """How many of ``values``, SOME at most, are among ``size`` magnitudes from ``low`` on; ``places`` tell which."""
-    for i in range(values.size):
-        marks[i] = np.uint8(np.uint32(magnitude(values[i]) - low) < size)
-    return marked(marks, values.size, places)
-
-
-@inner
-def near(values, firsts, marks, places):
-    """How many of ``values``, SOME at most, are among VALUES magnitudes from one of ``firsts`` on, multiples of VALUES.
-
-    ``places`` tell which. Few are, which a processor cannot foresee; so this has no branches, and looks only into
-    eights that have one.
-    """
-    first = firsts[0]
-    for i in range(values.size):
-        marks[i] = np.uint8(magnitude(values[i]) & _BIN == first)
-    for first in firsts[1:]:
-        for i in range(values.size):
-            marks[i] |= np.uint8(magnitude(values[i]) & _BIN == first)
-    return marked(marks, values.size, places)
-
-
-_BIN = np.uint32(0xFFFFFFFF - VALUES + 1)
 
 
 @inner

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from blockmerge.kernels.bits import magnitude, only
 from blockmerge.kernels.cache import inner, kernel
-from blockmerge.kernels.chance import hashes, limit_of, mixed
+from blockmerge.kernels.chance import hashed, hashes, limit_of
 from blockmerge.kernels.dots import add_sizes, joined, lanes
 from blockmerge.kernels.masks import pack, restrict
 from blockmerge.kernels.ranks import (
@@ -226,36 +226,61 @@ def _everything(way, k, values, start, first, factors):
 
 def _between(way, k, values, start, first, factors):
     low, high, ties = way.lows[k], way.highs[k], way.ties[start // way.chunk, k]
-    if ties[0, 1] == ties[0, 0] and ties[1, 1] == ties[1, 0]:
-        for i in range(values.size):
-            values[i] = only(values[i], low <= magnitude(values[i]) <= high)
-        return
-    marks, places = way.marks, way.places
-    other = high if ties[1, 0] > 0 else low
     for i in range(values.size):
-        bits = magnitude(values[i])
-        marks[i] = np.uint8(bits == low) | np.uint8(bits == other)
-        values[i] = only(values[i], low <= bits <= high)
-    _keep_ties(values, places[0, : marked(marks, values.size, places)], low, ties, first, way.seeds[k])
+        values[i] = only(values[i], low <= magnitude(values[i]) <= high)
+    _keep_ties(values, low, ties[0], first, way.seeds[k], way.marks, way.places)
+    if high != low:
+        _keep_ties(values, high, ties[1], first, way.seeds[k], way.marks, way.places)
 
 
 @inner
-def _keep_ties(values, places, low, ties, first, seed):
-    """Of the ``ties[0, 0]`` elements left that equal ``low`` keep ``ties[0, 1]``, and as ``ties[1]`` say of the others.
+def _keep_ties(values, bound, ties, first, seed, marks, places):
+    """Of the ``ties[0]`` elements left that equal ``bound`` keep ``ties[1]``; of zeros it does not matter which.
 
     Each stays with what chance is left for it. Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
     """
-    (lows, lows_kept), (highs, highs_kept) = ties
-    for at in places:
-        chance = np.int64(mixed(np.uint64(first) + at, seed) >> np.uint64(33))
-        if magnitude(values[at]) == low:
-            kept = chance * lows < lows_kept << 31
-            lows, lows_kept = lows - 1, lows_kept - kept
-        else:
-            kept = chance * highs < highs_kept << 31
-            highs, highs_kept = highs - 1, highs_kept - kept
-        values[at] = only(values[at], kept)
-    ties[0, 0], ties[0, 1], ties[1, 0], ties[1, 1] = lows, lows_kept, highs, highs_kept
+    left, kept = ties
+    if left == kept or bound == 0:
+        return
+    count = _mark_ties(values, bound, marks)
+    if count > SOME // 32 and _keep_many(values, count, ties, hashes(first, values.size, seed), marks):
+        return
+    for at in places[0, : marked(marks, values.size, places)]:
+        stays = np.int64(hashed(np.uint64(first) + at, seed)) * left < kept << 31
+        left, kept = left - 1, kept - stays
+        values[at] = only(values[at], stays)
+    ties[0], ties[1] = left, kept
+
+
+@inner
+def _mark_ties(values, bound, marks):
+    count = np.int32(0)
+    for i in range(values.size):
+        equal = magnitude(values[i]) == bound
+        marks[i] = np.uint8(equal)
+        count = np.int32(count + np.int32(equal))
+    return count
+
+
+@inner
+def _keep_many(values, count, ties, chosen, marks):
+    """Decide ``count`` ties at once, by the chance of the first of them, and say so.
+
+    It is the chance of each, as in algorithm S, if the others can make up for as many too many or too few as there may
+    be: those within six standard deviations. Otherwise nothing is decided.
+    """
+    left, kept, dropped = ties[0] - count, ties[1], ties[0] - ties[1]
+    if 36 * count * dropped >= left * left * kept or 36 * count * kept >= left * left * dropped:
+        return False
+    limit, many = np.uint32((kept << 31) // ties[0]), np.int32(0)
+    for i in range(values.size):
+        many = np.int32(many + np.int32(marks[i] & np.uint8(chosen[i] < limit)))
+    if not 0 <= kept - many <= left:
+        return False
+    for i in range(values.size):
+        values[i] = only(values[i], (marks[i] == 0) | (chosen[i] < limit))
+    ties[0], ties[1] = left, kept - many
+    return True
 
 
 def _by_chance(way, k, values, start, first, factors):

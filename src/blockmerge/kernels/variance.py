@@ -33,17 +33,6 @@ def variances(operands, begin, out):
             _by_pairs(operands, begin + start, found)
         else:
             _by_moments(operands, begin + start, totals[: found.size], squares[: found.size], found)
-        _settle(found)
-
-
-@inner
-def _settle(values):
-    """Make any NaN the same one: its bits depend on how a loop is vectorised, and on where an element stands.
-
-    The zero that is added is there for the reason that :func:`blockmerge.kernels.bits.only` gives.
-    """
-    for i in range(values.size):
-        values[i] = (values[i] if values[i] == values[i] else np.float32(np.nan)) + np.float32(0)
 
 
 @inner

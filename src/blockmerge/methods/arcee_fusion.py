@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.dtypes import DType
+from blockmerge.methods.between import Target
 from blockmerge.methods.declaration import Call, Method
 from blockmerge.methods.operations import GRANULE, Array, Measure, Observe, Operation, Run
-from blockmerge.methods.ranking import Search, Target
+from blockmerge.methods.ranking import Search
 
 if TYPE_CHECKING:
     from blockmerge.kernels import scores
@@ -112,7 +113,7 @@ class Fusion(Operation):
 
     @property
     def _search(self) -> Search:
-        return Search(Importance(self.rows), _QUARTILES, before=1, local=False)
+        return Search(Importance(self.rows), _QUARTILES, before=1)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -128,7 +129,7 @@ class Fusion(Operation):
         from blockmerge.kernels import softmax
 
         del dtypes, out
-        scoring, ranked = Importance(self.rows).bind(statistics), self._search.ranked(statistics)
+        scoring, ranked = Importance(self.rows).bind(statistics), self._search.found(statistics).ranked
         first_quartile, median, third_quartile = (float(np.uint32(each.bits).view(np.float32)) for each in ranked)
         threshold = np.float64(median + 1.5 * (third_quartile - first_quartile))
 

@@ -21,7 +21,6 @@ __all__ = [
     "GRANULE",
     "STEP",
     "Copy",
-    "Known",
     "Lerp",
     "Measure",
     "Observe",
@@ -29,6 +28,7 @@ __all__ = [
     "Original",
     "Run",
     "Tally",
+    "Whole",
     "precision_of",
     "whole_rows",
 ]
@@ -42,11 +42,9 @@ STEP = 1 << 16
 Run = Callable[[Sequence[Array], Array, int], bool]
 """Computes one tile: takes an array of encoded elements per operand, the array to fill, and the element of the tensor
 at which both start. Says whether a value was not finite."""
-
-
 Observe = Callable[[Sequence[Array], int], Array | None]
 """Looks at one granule: takes an array of encoded elements per operand, and the element at which they start. What it
-gives is a new array; nothing, if it is a :class:`Tally`."""
+gives is a new array; nothing, if it is :class:`Whole`."""
 
 
 class Measure(ABC):
@@ -54,8 +52,7 @@ class Measure(ABC):
 
     Its statistic has one more dimension than what an observer gives: if ``stacked``, one entry for each granule, in
     their order; else one entry, the sum over granules in that order. ``part``: of each granule it looks at the first
-    ``1 / part``. ``spare``: it is there for rare tensors; for others it binds to nothing, or to what is known already,
-    and nothing is read.
+    ``1 / part``. ``spare``: it is there for rare tensors; for others it binds to nothing, and nothing is read.
     """
 
     @property
@@ -68,9 +65,9 @@ class Measure(ABC):
         """One over the part of each granule that is looked at."""
         return 1
 
-    def spare(self, size: int) -> bool:
-        """Whether it is seldom needed for operands of ``size`` bytes."""
-        del size
+    @property
+    def spare(self) -> bool:
+        """Whether it is seldom needed."""
         return False
 
     def memory(self, size: int) -> int:
@@ -79,19 +76,24 @@ class Measure(ABC):
         return 0
 
     @abstractmethod
-    def bind(self, statistics: Sequence[Any]) -> Observe | Known | None:
+    def bind(self, statistics: Sequence[Any]) -> Observe | None:
         """The function that looks at one granule, given what earlier passes measured; None if nothing is needed."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """In place of an observer: nothing has to be looked at, since what came before tells the ``statistic``."""
+class Whole(ABC):
+    """An observer that keeps what it finds, and tells the statistic of its pass when all granules have been seen."""
 
-    statistic: Array
+    @abstractmethod
+    def __call__(self, operands: Sequence[Array], first: int) -> None:
+        """Look at one granule, on any thread."""
+
+    @abstractmethod
+    def total(self) -> Any:
+        """The statistic, of whatever kind; it must not depend on the order in which granules came."""
 
 
-class Tally:
-    """An observer that adds whole numbers to counts of its own: in any order their sum is the same.
+class Tally(Whole):
+    """Adds whole numbers to counts of its own: in any order their sum is the same.
 
     ``count`` takes what an observer takes, and an array int64 of ``shape`` to add to, one for each thread.
     """

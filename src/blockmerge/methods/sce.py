@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from blockmerge.dtypes import DType
 from blockmerge.methods.declaration import Call, Method, Parameter
 from blockmerge.methods.operations import STEP, Array, Measure, Operation, Run, precision_of
-from blockmerge.methods.ranking import PARTS, Look, Values, packed, unpacked
 from blockmerge.methods.selection import Selection, Share
 from blockmerge.methods.sphere import Gram
 from blockmerge.methods.vectors import exact, uniform
-from blockmerge.methods.windows import Part
 
 if TYPE_CHECKING:
     from blockmerge.kernels.scores import Variance
@@ -36,36 +34,13 @@ class Variances:
         return scores.Variance()
 
 
-@dataclass(frozen=True)
-class Squares(Values):
-    """The last pass of the search; it also sums the squares of the elements with each float, and of those above."""
+def squares(operands: NDArray[Any], low: int, high: int) -> NDArray[np.float64]:
+    """Those of each task vector where the variance has the bits ``low``, or ``high``, or is larger: (3, models)."""
+    from blockmerge.kernels import erase
 
-    def above(self, operands: NDArray[Any], limit: np.uint32) -> NDArray[np.float64]:
-        """The squares of each model, as far as these are above the window."""
-        from blockmerge.kernels import erase
-
-        squares = np.zeros(len(operands) - 1)
-        erase.add_squares_above(operands, limit, squares, exact(operands)(0))
-        return squares
-
-    def looking(self, statistics: Sequence[Any]) -> Look:
-        """Counts of one granule, and squares in float64, (floats + 1, models)."""
-        from blockmerge.kernels import erase, select
-
-        (low,), seen = self.firsts(statistics), self.search.seen(statistics)
-        (limit,) = seen.windows.ends
-
-        def look(first: int, granule: Iterable[Part]) -> Array:
-            above = seen.above[first]
-            counts = np.zeros((PARTS, 1, select.VALUES), np.uint32)
-            squares = np.zeros((select.VALUES + 1, above.size))
-            for start, some, ends in granule:
-                chunks, like = counts[start // STEP :, 0], exact(some)(0)
-                erase.count_values_and_squares(some, low, limit, ends, chunks, squares, like)
-            squares[-1] += above
-            return packed(first, counts, squares)
-
-        return look
+    found = np.zeros((3, len(operands) - 1))
+    erase.add_squares(operands, low, high, found, exact(operands)(0))
+    return found
 
 
 @dataclass(frozen=True)
@@ -120,9 +95,7 @@ class SelectCalculateErase(Operation):
         if self.selection.whole:
             total = np.diagonal(statistics[0].sum(axis=0))
         else:
-            parts, (*_, found) = self.selection.parts(statistics), unpacked(statistics[-1], 1)
-            squares = np.ascontiguousarray(found).view(np.float64).reshape(len(found), parts.size, -1)
-            total = (parts[:, None] * squares.sum(axis=0)).sum(axis=0)
+            total = self.selection.sums(statistics)
         whole = float(total.sum())
         if not 0 < whole < np.inf or whole / self.elements < self.uniform_below:
             return np.full(total.size, 1.0 / total.size)
@@ -132,7 +105,7 @@ class SelectCalculateErase(Operation):
 def _build(call: Call) -> Operation:
     below = 1e-6 if call.values["variant"] == "mergekit" else 0.0
     share = Share(call.number("select_topk"), nonzero=True)
-    selection = Selection(Variances(), (share,), call.key, values=Squares)
+    selection = Selection(Variances(), (share,), call.key, summing=squares)
     return SelectCalculateErase(selection, math.prod(call.shape), below)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blockmerge.methods.between import Counts, Found, Ranked, Sums, Target, nothing
 from blockmerge.methods.operations import STEP, Array, Measure
-from blockmerge.methods.ranking import Counts, Ranked, Scores, Search, Target, Values
+from blockmerge.methods.ranking import Scores, Search
 
 if TYPE_CHECKING:
     from blockmerge.kernels.scores import Difference
@@ -83,15 +84,15 @@ class Selection:
     """Keeps ``shares`` of ``scores``, one share each.
 
     Of equal ones as many as needed are kept, spread over the tensor in proportion and chosen by chance, which ``key``
-    seeds. In tensors that are measured as one, ``joined``, all that equal a bound are kept. ``values`` replaces the
-    last pass of the search.
+    seeds. In tensors that are measured as one, ``joined``, all that equal a bound are kept. ``summing``, for one share,
+    tells what is summed of the elements kept.
     """
 
     scores: Scores
     shares: tuple[Share, ...]
     key: int = 0
     joined: bool = False
-    values: type[Values] | None = None
+    summing: Sums = nothing
 
     @property
     def whole(self) -> bool:
@@ -106,7 +107,7 @@ class Selection:
     @property
     def _search(self) -> Search:
         targets = tuple(Target(k, rank) for k, share in enumerate(self.shares) for rank in share.targets)
-        return Search(self.scores, targets, spread=not self.joined, values=self.values)
+        return Search(self.scores, targets, joined=self.joined, summing=self.summing)
 
     def bind(self, statistics: Sequence[Array]) -> Keep:
         """What tells kernels which elements are kept, for any whole number of chunks."""
@@ -114,10 +115,10 @@ class Selection:
 
         if self.whole:
             return lambda _first, _count: thin.Everything()
-        ranked, starts = self._search.ranked(statistics), self._starts
-        bounds = [_bounds(share, ranked[start:]) for share, start in zip(self.shares, starts, strict=True)]
+        found = self._search.found(statistics)
+        bounds = self._bounds(found)
         lows, highs = (np.array(column, np.uint32) for column in list(zip(*bounds, strict=True))[:2])
-        firsts, ties = ((), None) if self.joined else self._ties(statistics, ranked, bounds)
+        firsts, ties = found.firsts, None if self.joined else self._ties(found, bounds)
         seeds = keys(len(self.shares), self.key)
 
         def keep(first: int, count: int) -> Between:
@@ -127,30 +128,29 @@ class Selection:
 
         return keep
 
-    def parts(self, statistics: Sequence[Array]) -> NDArray[np.float64]:
-        """What part is kept of elements with each float of the bin of the first bound, and last of those above it."""
-        from blockmerge.kernels import select
+    def sums(self, statistics: Sequence[Array]) -> Array:
+        """What was summed of the elements kept; of those that equal the bound, the part that is kept of them."""
+        found = self._search.found(statistics)
+        (bound,), (ranked,) = self._bounds(found), found.ranked
+        equal, above = found.sums
+        return above + equal * (bound.low_ties / max(ranked.equal, 1))
 
-        (place, *_), (found, *_) = self._search.bins(statistics), self._search.ranked(statistics)
-        bound = _bounds(self.shares[0], [found])
-        floats = place.first + np.arange(select.VALUES + 1)
-        return np.where(floats == found.bits, bound.low_ties / max(found.equal, 1), floats > bound.low)
+    def _bounds(self, found: Found) -> list[_Bounds]:
+        return [_bounds(share, found.ranked[start:]) for share, start in zip(self.shares, self._starts, strict=True)]
 
     @property
     def _starts(self) -> list[int]:
         """The number of the first target of each share."""
         return np.cumsum([0, *(len(share.targets) for share in self.shares)]).tolist()[:-1]
 
-    def _ties(
-        self, statistics: Sequence[Array], ranked: Sequence[Ranked], bounds: Sequence[_Bounds]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first elements of chunks, and for each (shares, low and high, 2): ties there, how many of these stay."""
+    def _ties(self, found: Found, bounds: Sequence[_Bounds]) -> NDArray[np.int64]:
+        """For each chunk (chunks, shares, low and high, 2): ties there, how many of these stay."""
         wanted = [ties for bound, share in zip(bounds, self.shares, strict=True) for ties in _wanted(bound, share)]
-        firsts, counts = self._search.equals(statistics, ranked)
-        quotas, ties = _quotas(counts, wanted), np.zeros((len(counts), len(self.shares), 2, 2), np.int64)
+        quotas = _quotas(found.ties, wanted)
+        ties = np.zeros((len(quotas), len(self.shares), 2, 2), np.int64)
         for k, (share, start) in enumerate(zip(self.shares, self._starts, strict=True)):
             ties[:, k, : len(share.targets)] = quotas[:, start : start + len(share.targets)]
-        return np.array(firsts), ties
+        return ties
 
 
 def _bounds(share: Share, found: Sequence[Ranked]) -> _Bounds:

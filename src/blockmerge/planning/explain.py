@@ -71,16 +71,16 @@ def memory(plan: Plan) -> tuple[int, int]:
     """Bytes of peak memory, estimated: interpreter, libraries and what is measured; and the buffers of a thread."""
     shared = each = 0
     for piece in (piece for row in plan.rows for piece in row.pieces):
-        operands, measures = len(piece.reads), len(piece.operation.measures)
-        large = measures or piece.operation.row > 1
+        operands = len(piece.reads)
+        large = piece.operation.measures or piece.operation.row > 1
         each = max(each, operands * (_GRANULE if large else _TILE))
         remembered = _ROWS * sum(measure.memory(piece.read_bytes) for measure in piece.operation.measures)
-        shared = max(shared, remembered + (measures * operands * _HISTOGRAM if measures > 1 else 0))
+        shared = max(shared, remembered)
     return _BARE + shared, each + _TILE
 
 
-_BARE, _TILE, _GRANULE, _HISTOGRAM = 160_000_000, 500_000, 2_500_000, 1_000_000
-"""Bytes: of Python, numpy and numba; of an operand of a tile; of a granule with its difference; of two histograms."""
+_BARE, _TILE, _GRANULE = 160_000_000, 500_000, 2_500_000
+"""Bytes: of Python, numpy and numba; of an operand of a tile; of one of a granule, with its difference."""
 _ROWS = 3
 """What is remembered of tensors is there for one that is written and, as it comes in and as a whole, for the next."""
 

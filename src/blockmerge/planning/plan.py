@@ -20,7 +20,7 @@ from blockmerge.vocabularies import Vocabulary
 
 __all__ = ["NUMERICS", "InputModel", "Piece", "Plan", "Read", "Row", "Shard"]
 
-NUMERICS = 3
+NUMERICS = 4
 """Version of the arithmetic; raised whenever the same plan would give other bytes."""
 
 
@@ -96,7 +96,7 @@ class Row:
         return sum(
             piece.read_bytes // part
             for piece in self.pieces
-            for part in (1, *(each.part for each in piece.operation.measures if not each.spare(piece.read_bytes)))
+            for part in (1, *(each.part for each in piece.operation.measures if not each.spare))
         )
 
 
