@@ -1,8 +1,9 @@
 """What one reading of a tensor tells about ranks of its scores, if about where they are is known.
 
 For each rank there are two scores; it counts those that are smaller, equal to one of them, between them and so on, and
-keeps the few between. If the rank turns out to be at one of the two or among those few, all is known. Models whose
-task vectors hold few different values, as bfloat16 finetunes do, have most of their elements *at* the two scores.
+keeps the few between. If the rank turns out to be at one of the two or among those few, all is known; otherwise it is
+known how many scores are in which region, and where in it the rank is. Models whose task vectors hold few different
+values, as bfloat16 finetunes do, have most of their elements *at* the two scores.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockmerge.methods.operations import STEP, Array, Whole
-from blockmerge.methods.sampling import Bits
+from blockmerge.methods.sampling import HIGHEST, LOWEST, Bits, Region
 from blockmerge.methods.scratch import scratch
 from blockmerge.methods.vectors import uniform
 
-__all__ = ["MOST", "Between", "Counts", "Found", "Intervals", "Ranked", "Sums", "Target", "nothing"]
+__all__ = ["MOST", "Between", "Counts", "Found", "Intervals", "Missed", "Ranked", "Sums", "Target", "nothing"]
 
 MOST = 1 << 25
 """Bytes of a tensor that are kept at most."""
-_ROOM = 1 << 20
+_ROOM = 1 << 22
 """Scores that a thread has room for."""
 Counts = NDArray[np.int64]
 Sums = Callable[[NDArray[Any], int, int], Array]
@@ -70,6 +71,14 @@ class Found:
 
 
 _NONE: Array = np.empty((1, 0))
+_UNKNOWN: Counts = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Not all was found: for each target what stands there, or in which region that is."""
+
+    places: list[Ranked | Region]
 
 
 class Intervals(NamedTuple):
@@ -99,7 +108,7 @@ class _Part(NamedTuple):
 
 
 class Between(Whole):
-    """Looks where the scores are, and finds the ``targets``: tells :class:`Found`, or None.
+    """Looks where the scores are, and tells :class:`Found` or :class:`Missed`.
 
     ``summing``, for one target, tells what else has to be known.
     """
@@ -136,36 +145,38 @@ class Between(Whole):
         inside = operands[:, places[0, : taken[0]]] if self._summing is not nothing else _NONE
         return _Part(counts, sums, [row[:count].copy() for row, count in zip(bits, taken, strict=True)], inside)
 
-    def total(self) -> Found | None:
-        """What was found; None if a target is further off, or among more than could be kept."""
-        if self._full and self._summing is not nothing:
-            return None
+    def total(self) -> Found | Missed:
+        """All that is sought, if no target is elsewhere, or among more than could be kept."""
         parts = [self._parts[first] for first in sorted(self._parts)]
         counts = np.concatenate([part.counts for part in parts])
-        found = [self._find(k, counts[:, k], parts) for k in range(len(self._targets))]
-        if None in found:
-            return None
-        ranked, ties = zip(*filter(None, found), strict=True)
-        firsts = [
-            first + STEP * chunk for first in sorted(self._parts) for chunk in range(len(self._parts[first].counts))
-        ]
-        return Found(list(ranked), np.array(firsts), np.stack(ties, axis=1), self._sums(ranked[0].bits, parts))
+        places, ties = zip(*(self._find(k, counts[:, k], parts) for k in range(len(self._targets))), strict=True)
+        ranked = [place for place in places if isinstance(place, Ranked)]
+        if len(ranked) < len(places) or (self._full and self._summing is not nothing):
+            return Missed(list(places))
+        firsts = [first + STEP * np.arange(len(self._parts[first].counts)) for first in sorted(self._parts)]
+        sums = self._sums(ranked[0].bits, parts)
+        return Found(ranked, np.concatenate(firsts), np.stack(ties, axis=1), sums)
 
-    def _find(self, k: int, counts: Counts, parts: Sequence[_Part]) -> tuple[Ranked, Counts] | None:
-        """What is at target ``k``, and how many equal it in each chunk; from counts (chunks, columns)."""
-        below, lowest, inside, highest, zeros, total = counts.sum(axis=0).tolist()
-        rank = min(max(self._targets[k].rank(total, zeros), 0), total - 1) - below
+    def _find(self, k: int, counts: Counts, parts: Sequence[_Part]) -> tuple[Ranked | Region, Counts]:
+        """Where target ``k`` is, from counts (chunks, columns), and how many equal it in each chunk, if known."""
         low, high = int(self._intervals.lows[k]), int(self._intervals.highs[k])
-        if 0 <= rank < lowest:
+        below, lowest, inside, highest, zeros, total = counts.sum(axis=0).tolist()
+        begin, above = below + lowest, below + lowest + inside
+        rank = min(max(self._targets[k].rank(total, zeros), 0), total - 1)
+        if rank < below:
+            return Region(LOWEST, low, rank, below), _UNKNOWN
+        if rank < begin:
             return Ranked(low, below, lowest, total, zeros), counts[:, 1]
-        if lowest + inside <= rank < lowest + inside + highest:
-            return Ranked(high, below + lowest + inside, highest, total, zeros), counts[:, 3]
-        if self._full or not lowest <= rank < lowest + inside:
-            return None
+        if rank >= above + highest:
+            return Region(high, HIGHEST, rank - above - highest, total - above - highest), _UNKNOWN
+        if rank >= above:
+            return Ranked(high, above, highest, total, zeros), counts[:, 3]
+        if self._full:
+            return Region(low, high, rank - begin, inside), _UNKNOWN
         between = np.concatenate([part.between[k] for part in parts])
-        bits = int(np.partition(between, rank - lowest)[rank - lowest])
+        bits = int(np.partition(between, rank - begin)[rank - begin])
         chunks = np.searchsorted(np.cumsum(counts[:, 2]), np.flatnonzero(between == bits), side="right")
-        smaller = below + lowest + int(np.count_nonzero(between < bits))
+        smaller = begin + int(np.count_nonzero(between < bits))
         return Ranked(bits, smaller, chunks.size, total, zeros), np.bincount(chunks, minlength=len(counts))
 
     def _sums(self, bits: int, parts: Sequence[_Part]) -> Array:

@@ -1,9 +1,10 @@
 """What stands at a rank of one number per element of a tensor: exact, found without sorting, in one reading.
 
 The numbers, *scores*, are float32 and ranked by size, whatever their sign; what is not a number ranks last. A sample
-tells between which two scores a rank is, next to certainly; one reading counts on which side of them all others are,
-and keeps those between (:mod:`blockmerge.methods.between`). Where the sample misleads, two histograms follow, of the
-upper half of the bits and of the lower half, and the same reading again, now that the rank is known.
+tells between which two scores a rank is likely to be; one reading counts on which side of them all others are, and
+keeps those between (:mod:`blockmerge.methods.between`). Where the sample misled, there is a second such reading, in the
+region that is left. For what even that does not find two histograms follow, of the upper half of the bits and of the
+lower half, and the same reading once more.
 
 Tensors that are measured as one have the histograms only: their counts can be added.
 """
@@ -16,9 +17,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from blockmerge.methods.between import MOST, Between, Counts, Found, Intervals, Ranked, Sums, Target, nothing
+from blockmerge.methods.between import MOST, Between, Counts, Found, Intervals, Missed, Ranked, Sums, Target, nothing
 from blockmerge.methods.operations import STEP, Array, Measure, Observe, Tally
-from blockmerge.methods.sampling import PART, Sampling, around
+from blockmerge.methods.sampling import HIGHEST, LOWEST, PART, Bits, Region, Sampling, around
 from blockmerge.methods.vectors import uniform
 
 __all__ = ["Scores", "Search"]
@@ -47,37 +48,40 @@ class Search:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """A sample, and the reading that finds; three that are there for when the sample misleads."""
+        """A sample, and the reading that finds; four that are there for when the sample misled."""
         histograms = _Upper(self), _Lower(self)
-        return histograms if self.joined else (_Sample(self), _Between(self), *histograms, _Between(self, again=True))
+        if self.joined:
+            return histograms
+        return _Sample(self), _Between(self), _Between(self, again=True), *histograms, _Between(self, again=True)
 
     def found(self, statistics: Sequence[Any]) -> Found:
-        """What was found, by the pass that found it."""
+        """What was found."""
         if self.joined:
             none = np.empty((0, len(self.targets)), np.int64)
             return Found(self.ranked(statistics), none[:, 0], none, np.empty((2, 0)))
-        return statistics[self.before + 1] or statistics[self.before + 4]
-
-    def missed(self, statistics: Sequence[Any]) -> bool:
-        """Whether histograms are needed."""
-        return self.joined or statistics[self.before + 1] is None
+        return next(each for each in statistics if isinstance(each, Found))
 
     def buckets(self, statistics: Sequence[Any]) -> list[_Bucket]:
         """Where the targets are in the first histogram."""
-        (upper,) = statistics[self.before if self.joined else self.before + 2]
+        (upper,) = statistics[self._histograms]
         return [_bucket(target, upper[target.score]) for target in self.targets]
 
     def ranked(self, statistics: Sequence[Any]) -> list[Ranked]:
         """What stands at the targets, from the histograms."""
         from blockmerge.kernels import select
 
-        (lower,), found = statistics[self.before + 1 if self.joined else self.before + 3], list[Ranked]()
+        (lower,), found = statistics[self._histograms + 1], list[Ranked]()
         for bucket, counts in zip(self.buckets(statistics), lower, strict=True):
             ends = bucket.below + np.cumsum(counts)
             at = int(np.searchsorted(ends, bucket.rank, side="right"))
             bits, equal = bucket.number * select.LOWER + at, int(counts[at])
             found.append(Ranked(bits, int(ends[at]) - equal, equal, bucket.total, bucket.zeros))
         return found
+
+    @property
+    def _histograms(self) -> int:
+        """The pass that makes the first of them."""
+        return self.before + (0 if self.joined else 3)
 
     @property
     def numbers(self) -> Counts:
@@ -106,9 +110,18 @@ def _bucket(target: Target, counts: Counts) -> _Bucket:
 
 @dataclass(frozen=True)
 class _Pass(Measure):
-    """A pass of a ``search``."""
+    """A pass of a ``search``; ``spare`` ones look at nothing if all is found."""
 
     search: Search
+
+    def bind(self, statistics: Sequence[Any]) -> Observe | None:
+        """What looks."""
+        found = any(isinstance(each, Found) for each in statistics)
+        return None if found else self.looking(statistics)
+
+    def looking(self, statistics: Sequence[Any]) -> Observe:
+        """The same, if it is needed."""
+        raise NotImplementedError
 
     def scoring(self, statistics: Sequence[Any]) -> Any:
         """How kernels score."""
@@ -123,37 +136,51 @@ class _Sample(_Pass):
         """The first part of each granule."""
         return PART
 
-    def bind(self, statistics: Sequence[Any]) -> Observe:
+    def looking(self, statistics: Sequence[Any]) -> Observe:
         """Keep them."""
         return Sampling(self.scoring(statistics), int(self.search.numbers.max()) + 1)
 
 
 @dataclass(frozen=True)
 class _Between(_Pass):
-    """:class:`~blockmerge.methods.between.Found`, or None; ``again``, if the sample misled."""
+    """What is :class:`~blockmerge.methods.between.Seen`; ``again``, if it has not been found before."""
 
     again: bool = False
 
     @property
     def spare(self) -> bool:
-        """The second time."""
+        """Unless it is the first."""
         return self.again
 
     def memory(self, size: int) -> int:
         """That of what is kept: in large tensors one element in a hundred is between."""
-        return 0 if self.again else min(size * len(self.search.targets) // 200, MOST)
+        return 0 if self.again else min(size * len(self.search.targets) // 100, MOST)
 
-    def bind(self, statistics: Sequence[Any]) -> Observe | None:
-        """Look between the two scores that the sample gives for each target, or at what histograms have found."""
+    def looking(self, statistics: Sequence[Any]) -> Observe:
+        """Look between two scores for each target."""
         search, sample = self.search, statistics[self.search.before]
-        if not self.again:
-            ends = [around(sample[target.score], target.rank) for target in search.targets]
-        elif search.missed(statistics):
-            ends = [(each.bits, each.bits + 1) for each in search.ranked(statistics)]
-        else:
-            return None
+        ends = [
+            (place.bits, place.bits + 1) if isinstance(place, Ranked) else around(sample[target.score], place)
+            for place, target in zip(self._places(statistics), search.targets, strict=True)
+        ]
         intervals = Intervals(search.numbers, *np.array(ends, np.int64).T.copy())
         return Between(self.scoring(statistics), search.targets, intervals, search.summing)
+
+    def _places(self, statistics: Sequence[Any]) -> Sequence[Ranked | Region]:
+        """What is known so far of where the targets are."""
+        search, missed = self.search, [each for each in statistics if isinstance(each, Missed)]
+        if len(missed) == 2:
+            return search.ranked(statistics)
+        if missed:
+            return missed[0].places
+        return [_whole(statistics[search.before][target.score], target) for target in search.targets]
+
+
+def _whole(sample: Bits, target: Target) -> Region:
+    """All of a sample as the region of a target."""
+    size = sample.size
+    rank = target.rank(size, size - int(np.count_nonzero(sample)))
+    return Region(LOWEST, HIGHEST, min(max(rank, 0), size - 1), size)
 
 
 class _Histogram(_Pass):
@@ -169,19 +196,11 @@ class _Histogram(_Pass):
         del size
         return 0 if self.spare else len(self.search.targets) << 20
 
-    def bind(self, statistics: Sequence[Any]) -> Observe | None:
-        """Count, if nothing has been found."""
-        return self.counting(statistics) if self.search.missed(statistics) else None
-
-    def counting(self, statistics: Sequence[Any]) -> Observe:
-        """What counts."""
-        raise NotImplementedError
-
 
 class _Upper(_Histogram):
     """Counts (1, scores, buckets + 1) of the upper bits of all scores; last, of zeros."""
 
-    def counting(self, statistics: Sequence[Any]) -> Observe:
+    def looking(self, statistics: Sequence[Any]) -> Observe:
         """By the upper bits."""
         from blockmerge.kernels import select
 
@@ -197,7 +216,7 @@ class _Upper(_Histogram):
 class _Lower(_Histogram):
     """Counts (1, targets, sizes) of those scores whose upper bits are a target's."""
 
-    def counting(self, statistics: Sequence[Any]) -> Observe:
+    def looking(self, statistics: Sequence[Any]) -> Observe:
         """By the lower bits."""
         from blockmerge.kernels import select
 

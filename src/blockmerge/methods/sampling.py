@@ -1,11 +1,11 @@
-"""A sample of scores, and two of it between which a rank of all scores is."""
+"""A sample of scores, and two scores of it between which a rank of all of them is."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blockmerge.methods.operations import GRANULE, STEP, Array, Whole
 from blockmerge.methods.vectors import uniform
 
-__all__ = ["HIGHEST", "LOWEST", "PART", "Bits", "Sampling", "around"]
+__all__ = ["HIGHEST", "LOWEST", "PART", "Bits", "Region", "Sampling", "around"]
 
 PART = 64
 """One over the part of a tensor that is in a sample."""
@@ -21,7 +21,16 @@ LOWEST, HIGHEST = -1, 1 << 31
 """Below and above the bits of every size."""
 Bits = NDArray[np.uint32]
 """Sizes of float32 as whole numbers, which ascend with them; what is not a number comes last."""
-_MOST, _CLUSTER, _DEVIATIONS = 1 << 22, 1 << 11, 6
+_MOST, _CLUSTER, _DEVIATIONS = 1 << 22, 1 << 11, 4
+
+
+class Region(NamedTuple):
+    """``total`` scores are between two bits, and not equal to these; the one at ``rank`` of them is sought."""
+
+    low: int
+    high: int
+    rank: int
+    total: int
 
 
 class Sampling(Whole):
@@ -60,18 +69,26 @@ class Sampling(Whole):
         return np.concatenate([self._found[first] for first in sorted(self._found)], axis=1)
 
 
-def around(sample: Bits, rank: Callable[[int, int], int]) -> tuple[int, int]:
-    """Two bits, the first of which is smaller: next to certainly what is at ``rank`` is one of them, or between.
+def around(sample: Bits, region: Region) -> tuple[int, int]:
+    """Two bits, the first of which is smaller: what is wanted of a region is likely to be one of them, or between.
 
     ``sample`` (elements,) stands in the order of the tensor: how much its parts differ tells how far it may mislead.
     """
-    size = sample.size
-    at = min(max(rank(size, size - int(np.count_nonzero(sample))), 0), size - 1)
-    ordered = np.partition(sample, at)
-    clusters = sample[: size - size % _CLUSTER].reshape(-1, _CLUSTER)
-    spread = float(np.std(np.count_nonzero(clusters < ordered[at], axis=1))) if len(clusters) else 0.0
-    deviation = max(math.sqrt(at * (size - at) / size), math.sqrt(len(clusters)) * spread)
-    slack = math.ceil(_DEVIATIONS * (deviation + 1))
-    low = LOWEST if at < slack else int(np.partition(ordered[: at + 1], at - slack)[at - slack])
-    high = HIGHEST if at + slack >= size else int(np.partition(ordered[at:], slack)[slack])
+    own = sample[(sample > region.low) & (sample < region.high)]
+    if own.size == 0:
+        return region.low, region.high
+    at = region.rank * own.size // region.total
+    ordered = np.partition(own, at)
+    slack = _slack(own, ordered[at], at)
+    low = region.low if at < slack else int(np.partition(ordered[: at + 1], at - slack)[at - slack])
+    high = region.high if at + slack >= own.size else int(np.partition(ordered[at:], slack)[slack])
     return low, max(high, low + 1)
+
+
+def _slack(sample: Bits, bits: np.uint32, at: int) -> int:
+    """How far from ``at``, where a sample has ``bits``, it may have what is wanted."""
+    clusters = sample[: sample.size - sample.size % _CLUSTER].reshape(-1, _CLUSTER)
+    smaller = np.count_nonzero(clusters < bits, axis=1)
+    by_chance = math.sqrt(at * (sample.size - at) / sample.size)
+    by_clusters = math.sqrt(smaller.size) * float(np.std(smaller)) if smaller.size else 0.0
+    return math.ceil(_DEVIATIONS * (max(by_chance, by_clusters) + 1))
