@@ -657,8 +657,8 @@ def test_what_a_sample_says_changes_nothing_but_the_way(
 
 
 def test_a_sample_of_a_large_tensor_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And in whatever order it is taken, the same granules are kept."""
-    monkeypatch.setattr(sampling, "_MOST", 1 << 18)
+    """And in whatever order it is taken, the same elements are kept, of every granule."""
+    monkeypatch.setattr(sampling, "_MOST", 1 << 14)
     values = np.random.default_rng(1).normal(0, 1, (37, 2, 900)).astype(np.float32)
     kept = list[np.ndarray]()
     for order in (range(37), reversed(range(37)), np.random.default_rng(2).permutation(37)):
@@ -666,7 +666,7 @@ def test_a_sample_of_a_large_tensor_stays_small(monkeypatch: pytest.MonkeyPatch)
         for granule in order:
             sample(values[granule], int(granule) * GRANULE)
         kept.append(sample.total())
-    assert kept[0].shape == (1, 5 * 900)
+    assert (kept[0] == np.abs(values[:, 0] - values[:, 1])[:, ::9].reshape(1, -1).view(np.uint32)).all()
     assert all((each == kept[0]).all() for each in kept)
 
 

@@ -143,7 +143,7 @@ class _Sample(_Pass):
 
 @dataclass(frozen=True)
 class _Between(_Pass):
-    """What is :class:`~blockmerge.methods.between.Seen`; ``again``, if it has not been found before."""
+    """What :class:`~blockmerge.methods.between.Between` finds; ``again``, if it has not been found before."""
 
     again: bool = False
 

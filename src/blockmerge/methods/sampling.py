@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import GRANULE, STEP, Array, Whole
+from blockmerge.methods.operations import STEP, Array, Whole
 from blockmerge.methods.vectors import uniform
 
 __all__ = ["HIGHEST", "LOWEST", "PART", "Bits", "Region", "Sampling", "around"]
@@ -36,12 +36,13 @@ class Region(NamedTuple):
 class Sampling(Whole):
     """Keeps the bits of all that is scored, for each of ``scores`` numbers: (scores, elements).
 
-    Where that takes more than some MB, it keeps those of every second granule, or fourth, and so on.
+    Where that takes more than some MB, it keeps every third element of each granule, or ninth, and so on: as many rows
+    as before, which may differ, and each of their columns in one row or another.
     """
 
     def __init__(self, scoring: Any, scores: int) -> None:
         self._scoring, self._scores = scoring, scores
-        self._most, self._stride = max(4, _MOST * PART // (4 * scores * GRANULE)), 1
+        self._kept, self._stride = 0, 1
         self._found = dict[int, Bits]()
         self._guard = threading.Lock()
 
@@ -54,15 +55,16 @@ class Sampling(Whole):
             for number, bits in enumerate(found):
                 select.sizes(self._scoring, number, some, first + start, bits[start : start + some.shape[1]])
         with self._guard:
-            self._found[first] = found
-            self._thin()
+            self._found[first] = found[:, :: self._stride].copy()
+            self._kept += self._found[first].nbytes
+            while self._kept > _MOST:
+                self._thin()
 
     def _thin(self) -> None:
-        """Which ones stay in the end does not depend on the order in which they come."""
-        self._found = {first: bits for first, bits in self._found.items() if not first // GRANULE % self._stride}
-        while len(self._found) > self._most:
-            self._stride *= 2
-            self._found = {first: bits for first, bits in self._found.items() if not first // GRANULE % self._stride}
+        """Which elements stay in the end does not depend on the order in which granules come."""
+        self._stride *= 3
+        self._found = {first: bits[:, ::3].copy() for first, bits in self._found.items()}
+        self._kept = sum(bits.nbytes for bits in self._found.values())
 
     def total(self) -> Bits:
         """All that is kept."""
