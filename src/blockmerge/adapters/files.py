@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import yaml
-
 from blockmerge.adapters.result import Extracted
 from blockmerge.adapters.selection import Selection
+from blockmerge.formats.yamltext import yaml_text
 from blockmerge.planning import InputModel
 from blockmerge.sources import SmallFile
 
@@ -56,7 +55,7 @@ def _card(result: Extracted, model: InputModel, base: InputModel) -> str:
         },
         "tags": ["blockmerge", "lora"],
     }
-    front = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
+    front = yaml_text(entries, width=1000, flow=False)
     lines = [
         f"---\n{front}---",
         f"# {model.label} as an adapter",

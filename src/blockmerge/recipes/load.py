@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from blockmerge.errors import BlockmergeError, Problems, RecipeError, raise_all
+from blockmerge.formats.yamltext import yaml_text
 from blockmerge.methods import METHODS, Method
 from blockmerge.recipes import blockmerge, mergekit, methods, native
 from blockmerge.recipes.document import Document
@@ -43,7 +42,7 @@ def plain_yaml(content: Mapping[str, Any]) -> str:
     stages: object = content.get("stages")
     last = {key: value for key, value in content.items() if key != "stages"}
     documents: list[object] = [*cast("list[object]", stages), last] if isinstance(stages, list) else [dict(content)]
-    return yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    return yaml_text(*documents, width=100, flow=None)
 
 
 def _assembled(documents: list[Document]) -> Recipe:

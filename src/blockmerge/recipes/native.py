@@ -18,9 +18,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from blockmerge.errors import RecipeError, raise_all
+from blockmerge.formats.yamltext import yaml_text
 from blockmerge.methods import METHODS
 from blockmerge.recipes import blockmerge, common, methods, tokens
 from blockmerge.recipes.build import gradient
@@ -146,8 +145,4 @@ def _document(recipe: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
 
 def to_yaml(recipe: Recipe, names: Mapping[str, str] | None = None) -> str:
     """``recipe`` as YAML that ``blockmerge merge`` takes; see :func:`to_dict`. Stages are documents of their own."""
-    documents = to_documents(recipe, names)
-    return "---\n".join(
-        yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
-        for document in documents
-    )
+    return yaml_text(*to_documents(recipe, names), width=100, flow=None)

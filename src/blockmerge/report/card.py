@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from blockmerge.errors import printable
+from blockmerge.formats.yamltext import yaml_text
 from blockmerge.methods import METHODS
 from blockmerge.planning import InputModel, Plan
 from blockmerge.recipes import Arithmetic, to_yaml
@@ -74,7 +73,7 @@ def _front_matter(inputs: Iterable[InputModel]) -> str:
         "tags": ["blockmerge", "merge"],
     }
     kept = {key: value for key, value in entries.items() if value}
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
+    return yaml_text(kept, width=1000, flow=False)
 
 
 def _together(inputs: Iterable[InputModel], key: str) -> str | list[str] | None:
