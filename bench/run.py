@@ -35,10 +35,10 @@ class Run:
     """One process: wall time, time of its merge phase if it prints one, and peak memory of it and its children."""
 
     def __init__(self, command: list[str], env: dict[str, str] | None = None) -> None:
+        full = {**os.environ, **(env or {})}
+        full.pop("PYTHONDONTWRITEBYTECODE", None)  # who installs a package has its bytecode
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=full)
         assert process.stdout is not None
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

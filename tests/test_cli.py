@@ -164,7 +164,12 @@ def test_signals_stop_at_once_and_leave_what_the_same_command_goes_on_from(
     models.save(tmp_path / "second", {}, {"model_type": "none"})
     (tmp_path / "twin").replace(tmp_path / "second" / "model.safetensors")
     command = [sys.executable, "-c", ENTRY, "gradient", *(str(tmp_path / name) for name in ("first", "second", "out"))]
-    process = subprocess.Popen([*command, "--values", "0.5", "--threads", "1"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--values", "0.5", "--threads", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # whoever runs the tests may ignore it, as nohup does
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "out.partial" / "model.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
