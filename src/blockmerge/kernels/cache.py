@@ -159,5 +159,11 @@ def kept() -> bool:
     return _FOLDER is not None and not _Cache.lost
 
 
-inner = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Compile a function that kernels alone call: without what calls from Python need, which would take time."""
+FRUGAL: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+"""Options of what kernels alone call, and is passed all the memory it needs: nobody counts who uses an array.
+
+Counting takes some hundred nanoseconds for every few thousand elements. Such a function can make no array, nor give
+one to a kernel.
+"""
+inner = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **FRUGAL)
+"""Compile such a function: without what calls from Python need, which would take time."""

@@ -22,16 +22,15 @@ def mixed(index, seed):
 
 
 @kernel
-def hashes(first, count, seed):
-    """31 bits for each of ``count`` elements from ``first`` on, uint32."""
-    found, start = np.empty(count, np.uint32), 0
-    while start < count:
+def hashes(first, seed, out):
+    """Fill ``out``, uint32, with 31 bits for each element from ``first`` on."""
+    start = 0
+    while start < out.size:
         low, key, other = _keys(first + start, seed)
-        some = found[start : start + _LOWER - low + 1]
+        some = out[start : start + _LOWER - low + 1]
         for i in range(np.uint32(some.size)):
             some[i] = _hash(np.uint32(low + np.uint32(i)), key, other)
         start += some.size
-    return found
 
 
 @inner

@@ -7,7 +7,7 @@ import numpy as np
 from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.scan import nonfinite
 from blockmerge.kernels.sums import SOME, add_numbers, difference, numbers, store
-from blockmerge.kernels.thin import complete, narrow_of, span, thin
+from blockmerge.kernels.thin import complete, narrow_of, room_of, span, thin
 
 __all__ = ["add_agreeing", "agreeing_sum", "join", "mask_by", "plain_sum"]
 
@@ -39,36 +39,44 @@ def join(operands, way, first, scales, weights, by_sign, normalize, scale, out):
     ``weights``: for float64 differences are taken anew. ``out`` holds encoded elements. Says whether a value of it, or
     of an operand, is not finite.
     """
-    bad, step, models, shares = False, span(way), weights.size, weights * scales
-    room, factors = np.empty(step, np.float32), np.ones(step, weights.dtype)
-    vectors = np.empty((models, step), weights.dtype)
+    bad, step, models = False, span(way), weights.size
+    narrow, vectors = np.empty(step, np.float32), np.empty((models, step), weights.dtype)
+    shares, room, sums = weights * scales, room_of(way, weights), np.empty((4, SOME), weights.dtype)
     for start in range(0, out.size, step):
-        stop = min(start + step, out.size)
-        base, own, size = operands[0, start:stop], factors[: stop - start], stop - start
-        bad |= nonfinite(base)
-        for k in range(models):
-            x, vector = operands[k + 1, start:stop], vectors[k, :size]
-            some = narrow_of(vector, room[:size])
-            bad |= nonfinite(x)
-            difference(x, base, some)
-            thin(way, k, some, start, first + start, own)
-            complete(way, x, base, some, own, vector)
-        bad |= _add(vectors, shares, weights, by_sign, normalize, scale, base, out[start:stop])
+        bad |= _thin_vectors(operands, way, start, first, min(step, out.size - start), narrow, room, vectors)
+        bad |= _add(vectors, shares, weights, by_sign, normalize, scale, operands, start, sums, out)
     return bad
 
 
 @inner
-def _add(vectors, shares, weights, by_sign, normalize, scale, base, out):
-    """``out`` = base + ``scale`` times the sum of ``vectors``."""
-    bad, room, sums = False, np.empty((2, SOME), weights.dtype), np.empty((2, SOME), weights.dtype)
-    for start in range(0, out.size, SOME):
-        some = out[start : start + SOME]
-        found, total = sums[0, : some.size], sums[1, : some.size]
+def _thin_vectors(operands, way, start, first, size, narrow, room, vectors):
+    """``vectors`` = ``size`` elements from ``start`` on of thinned task vectors."""
+    stop = start + size
+    base = operands[0, start:stop]
+    bad = nonfinite(base)
+    for k in range(len(vectors)):
+        x, vector = operands[k + 1, start:stop], vectors[k, :size]
+        some = narrow_of(vector, narrow[:size])
+        bad |= nonfinite(x)
+        difference(x, base, some)
+        thin(way, k, some, start, first + start, room)
+        complete(way, x, base, some, room, vector)
+    return bad
+
+
+@inner
+def _add(vectors, shares, weights, by_sign, normalize, scale, operands, first, sums, out):
+    """``out`` = base + ``scale`` times the sum of ``vectors``, from element ``first`` on."""
+    bad, stop = False, min(first + vectors.shape[1], out.size)
+    for start in range(first, stop, SOME):
+        end = min(start + SOME, stop)
+        size, some = end - start, out[start:end]
+        found, total = sums[0, :size], sums[1, :size]
         if by_sign:
-            _agreeing(vectors, start, shares, weights, normalize, room, found)
+            _agreeing(vectors, start - first, shares, weights, normalize, sums[2:], found)
         else:
-            _sum(vectors, start, shares, found)
-        numbers(base[start : start + SOME], total)
+            _sum(vectors, start - first, shares, found)
+        numbers(operands[0, start:end], total)
         add_numbers(total, found, scale)
         bad |= store(total, some)
     return bad

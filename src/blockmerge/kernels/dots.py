@@ -21,11 +21,12 @@ def grams(vectors, length, out):
 
     vectors: (models, elements); the last part may be shorter.
     """
+    sums = np.empty(_LANES)
     for r in range(len(out)):
         start, stop = r * length, (r + 1) * length
         for i in range(len(vectors)):
             for j in range(i, len(vectors)):
-                out[r, i, j] = out[r, j, i] = _product(vectors[i][start:stop], vectors[j][start:stop])
+                out[r, i, j] = out[r, j, i] = _product(vectors[i, start:stop], vectors[j, start:stop], sums)
 
 
 @kernel
@@ -42,13 +43,19 @@ def gram(operands, base, room, out):
             stop = min(start + SOME, size)
             vectors = room.reshape(-1)[: count * (stop - start)].reshape(count, stop - start)  # whole rows vectorise
             _decode(operands, base, start, vectors)
-            for i in range(count):
-                for j in range(i, count):
-                    accumulate(vectors[i], vectors[j], sums[i * count + j])
+            _add_products(vectors, sums)
         for i in range(count):
             for j in range(i, count):
                 out[i, j] += joined(sums[i * count + j])
                 out[j, i] = out[i, j]
+
+
+@inner
+def _add_products(vectors, sums):
+    count = len(vectors)
+    for i in range(count):
+        for j in range(i, count):
+            accumulate(vectors[i], vectors[j], sums[i * count + j])
 
 
 @inner
@@ -73,13 +80,13 @@ def add_products(vectors, columns, out):
 
 
 @inner
-def _product(x, y):
-    sums = np.zeros(_LANES)
+def _product(x, y, sums):
+    sums[:] = 0.0
     accumulate(x, y, sums)
     return joined(sums)
 
 
-@inner
+@kernel
 def lanes(count):
     """Running sums for ``count`` sums, (count, lanes), all zero."""
     return np.zeros((count, _LANES))

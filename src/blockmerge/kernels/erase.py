@@ -10,7 +10,7 @@ from blockmerge.kernels.cache import inner, kernel
 from blockmerge.kernels.consensus import add_agreeing
 from blockmerge.kernels.dots import accumulate, joined, lanes
 from blockmerge.kernels.sums import SOME, add, store
-from blockmerge.kernels.thin import Everything, thin
+from blockmerge.kernels.thin import Everything, room_of, thin
 from blockmerge.kernels.variance import variances
 
 __all__ = ["add_agreeing_mean", "add_squares"]
@@ -23,20 +23,25 @@ def add_squares(operands, low, high, squares, like):
     Where these equal ``low``, where they equal ``high``, which is not smaller, and where they are above both. Operand 0
     is taken off the others, (models + 1, elements). Task vectors have the type of ``like``.
     """
-    size, sums, scores, room = operands.shape[1], lanes(squares.size), np.empty(SOME, np.float32), np.full(SOME, like)
-    marks, models = np.empty(SOME, np.uint8), squares.shape[1]
+    size, models, sums = operands.shape[1], squares.shape[1], lanes(squares.size)
+    scores, vector, marks = np.empty(SOME, np.float32), np.full(SOME, like), np.empty(SOME, np.uint8)
     for start in range(0, size, SOME):
-        stop = min(start + SOME, size)
-        found, base = room[: stop - start], operands[0, start:stop]
-        variances(operands, start, scores[: stop - start])
+        some = scores[: min(SOME, size - start)]
+        variances(operands, start, some)
         for part in range(3):
-            if _mark(scores[: stop - start], part, low, high, marks):
-                for k in range(models):
-                    _where(operands[k + 1, start:stop], base, marks, found)
-                    accumulate(found, found, sums[part * models + k])
+            if _mark(some, part, low, high, marks):
+                _add_marked(operands, start, marks, vector[: some.size], sums[part * models : (part + 1) * models])
     for part in range(3):
         for k in range(models):
             squares[part, k] += joined(sums[part * models + k])
+
+
+@inner
+def _add_marked(operands, start, marks, vector, sums):
+    stop = start + vector.size
+    for k in range(len(sums)):
+        _where(operands[k + 1, start:stop], operands[0, start:stop], marks, vector)
+        accumulate(vector, vector, sums[k])
 
 
 @inner
@@ -68,41 +73,47 @@ def add_agreeing_mean(operands, way, first, weights, balanced, least, out):
     ones if ``balanced``. The weights of those that agree count as ``least`` if their sum is smaller. Summed in the type
     of ``weights``; ``operands`` as above, operand 0 is the base. Says whether a value is not finite.
     """
-    bad, chosen = False, np.empty(SOME, np.float32)
-    vectors, room = np.empty((weights.size, SOME), weights.dtype), np.empty((3, SOME), weights.dtype)
+    bad, chosen, room = False, np.empty(SOME, np.float32), room_of(way, weights)
+    vectors, sums = np.empty((weights.size, SOME), weights.dtype), np.empty((3, SOME), weights.dtype)
     for start in range(0, out.size, SOME):
-        stop = min(start + SOME, out.size)
-        size = stop - start
-        base, found, sign = operands[0, start:stop], room[0, :size], room[1, :size]
-        _choose(operands, way, start, first, chosen[:size])
-        sign[:] = weights.dtype.type(0)
-        for k in range(weights.size):
-            _add_vector(operands[k + 1, start:stop], base, vectors[k, :size], sign)
-        _elect(sign, chosen[:size], balanced)
-        _mean_of_agreeing(vectors, weights, sign, least, room[2, :size], found)
-        add(found, base, weights.dtype.type(1))
-        bad |= store(found, out[start:stop])
+        some = chosen[: min(SOME, out.size - start)]
+        _choose(operands, way, start, first, room, some)
+        bad |= _add_mean(operands, start, weights, balanced, least, some, vectors, sums, out)
     return bad
 
 
-def _choose(operands, way, start, first, out):
+@inner
+def _add_mean(operands, start, weights, balanced, least, chosen, vectors, sums, out):
+    """The same for the elements from ``start`` on that are ``chosen``, or not."""
+    size, stop = chosen.size, start + chosen.size
+    base, found, sign = operands[0, start:stop], sums[0, :size], sums[1, :size]
+    sign[:] = weights.dtype.type(0)
+    for k in range(weights.size):
+        _add_vector(operands[k + 1, start:stop], base, vectors[k, :size], sign)
+    _elect(sign, chosen, balanced)
+    _mean_of_agreeing(vectors, weights, sign, least, sums[2, :size], found)
+    add(found, base, weights.dtype.type(1))
+    return store(found, out[start:stop])
+
+
+def _choose(operands, way, start, first, room, out):
     """Fill ``out`` with what is not zero where an element is chosen: by its variance, or everywhere."""
     raise NotImplementedError
 
 
 @overload(_choose)
-def _choose_by(operands, way, start, first, out):
-    del operands, start, first, out
+def _choose_by(operands, way, start, first, room, out):
+    del operands, start, first, room, out
     return _everywhere if way.instance_class is Everything else _by_variance
 
 
-def _everywhere(operands, way, start, first, out):
+def _everywhere(operands, way, start, first, room, out):
     out[:] = np.float32(1)
 
 
-def _by_variance(operands, way, start, first, out):
+def _by_variance(operands, way, start, first, room, out):
     variances(operands, start, out)
-    thin(way, 0, out, start, first + start, out)
+    thin(way, 0, out, start, first + start, room)
 
 
 @inner

@@ -103,10 +103,13 @@ def double_rank(bits, own):
 @inner
 def double_ranks(values, room):
     """Fill ``room.ranks`` with twice the rank of the size of each of ``values``, equal ones sharing the mean."""
-    keys, ranks, half = room.keys[: values.size], room.ranks[: values.size], np.uint64(32)
+    keys, ordered, ranks, half = room.keys[: values.size], room.sorted[: values.size], room.ranks, np.uint64(32)
     for i in range(values.size):
         keys[i] = np.uint64(magnitude(values[i])) << half | np.uint64(i)
-    ordered = _insertion_sorted(keys) if keys.size <= _FEW else _radix_sorted(keys, room)
+    if keys.size <= _FEW:
+        _insertion_sort(keys, ordered)
+    else:
+        _radix_sort(keys, ordered, room.digits)
     begin = 0
     while begin < ordered.size:
         end = begin + 1
@@ -118,33 +121,36 @@ def double_ranks(values, room):
 
 
 @inner
-def _insertion_sorted(keys):
-    for i in range(1, keys.size):
-        key, at = keys[i], i
-        while at > 0 and keys[at - 1] > key:
-            keys[at] = keys[at - 1]
+def _insertion_sort(keys, out):
+    """``out`` = ``keys``, sorted."""
+    for i in range(keys.size):
+        at = i
+        while at > 0 and out[at - 1] > keys[i]:
+            out[at] = out[at - 1]
             at -= 1
-        keys[at] = key
-    return keys
+        out[at] = keys[i]
 
 
 @inner
-def _radix_sorted(keys, room):
-    """By the 31 bits of magnitudes, digit by digit from the lowest; equal ones stay in their order."""
-    source, target, counts = keys, room.sorted[: keys.size], room.digits
-    for digit in range(3):
-        shift, mask = np.uint64(32 + _DIGIT * digit), np.uint64(_DIGITS - 1)
-        counts[:] = 0
-        for i in range(source.size):
-            counts[(source[i] >> shift) & mask] += 1
-        total = 0
-        for value in range(counts.size):
-            own = counts[value]
-            counts[value] = total
-            total += own
-        for i in range(source.size):
-            value = (source[i] >> shift) & mask
-            target[counts[value]] = source[i]
-            counts[value] += 1
-        source, target = target, source
-    return source
+def _radix_sort(keys, out, counts):
+    """``out`` = ``keys``, sorted by the 31 bits of magnitudes; equal ones stay in their order. ``keys`` are lost."""
+    _by_digit(keys, out, counts, 0)
+    _by_digit(out, keys, counts, 1)
+    _by_digit(keys, out, counts, 2)
+
+
+@inner
+def _by_digit(source, target, counts, digit):
+    shift, mask = np.uint64(32 + _DIGIT * digit), np.uint64(_DIGITS - 1)
+    counts[:] = 0
+    for i in range(source.size):
+        counts[(source[i] >> shift) & mask] += 1
+    total = 0
+    for value in range(counts.size):
+        own = counts[value]
+        counts[value] = total
+        total += own
+    for i in range(source.size):
+        value = (source[i] >> shift) & mask
+        target[counts[value]] = source[i]
+        counts[value] += 1

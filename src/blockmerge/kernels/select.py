@@ -54,20 +54,27 @@ def count_between(scoring, operands, first, numbers, lows, highs, step, counts, 
     are. ``between`` and ``places`` (targets, room), uint32, take the bits of those between, one after the other, and
     where they stand; they are not whole if there are more of them than room.
     """
-    room, size, taken = np.empty(SOME, np.float32), operands.shape[1], np.zeros(numbers.size, np.int64)
+    room, taken = np.empty(SOME, np.float32), np.zeros(numbers.size, np.int64)
     marks, found = marks_and_places()
-    for start in range(0, size, SOME):
-        some = room[: min(SOME, size - start)]
+    for start in range(0, operands.shape[1], SOME):
+        some = room[: min(SOME, operands.shape[1] - start)]
         for k in range(numbers.size):
             if k == 0 or numbers[k] != numbers[k - 1]:
                 score(scoring, numbers[k], operands, start, first + start, some)
-            own = counts[start // step, k]
-            _compare(some, lows[k], highs[k], own, marks)
-            inside = found[0, : marked(marks, some.size, found)]
-            own[2] += inside.size
-            if taken[k] + inside.size <= between.shape[1]:
-                _take(some, inside, start, between[k, taken[k] :], places[k, taken[k] :])
-            taken[k] += inside.size
+            at = start // step
+            taken[k] += _count(some, lows[k], highs[k], start, counts, at, k, between, places, taken[k], marks, found)
+
+
+@inner
+def _count(values, low, high, start, counts, chunk, k, between, places, taken, marks, found):
+    """The same for target ``k`` and some values; says how many are between, where ``taken`` were before."""
+    own = counts[chunk, k]
+    _compare(values, low, high, own, marks)
+    inside = found[0, : marked(marks, values.size, found)]
+    own[2] += inside.size
+    if taken + inside.size <= between.shape[1]:
+        _take(values, inside, start, between[k, taken:], places[k, taken:])
+    return inside.size
 
 
 @inner

@@ -14,7 +14,7 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from blockmerge.kernels.bits import magnitude, only
-from blockmerge.kernels.cache import inner, kernel
+from blockmerge.kernels.cache import FRUGAL, inner, kernel
 from blockmerge.kernels.chance import hashed, hashes, limit_of
 from blockmerge.kernels.dots import add_sizes, joined, lanes
 from blockmerge.kernels.masks import pack, restrict
@@ -38,10 +38,12 @@ __all__ = [
     "ByRankRescaled",
     "Everything",
     "Remembered",
+    "Room",
     "complete",
     "narrow_of",
     "norms",
     "ranking",
+    "room_of",
     "span",
     "thin",
     "thin_all",
@@ -120,24 +122,39 @@ class Remembered(NamedTuple):
     row: int
 
 
+class Room(NamedTuple):
+    """What thinning needs for a span of elements: ``chosen`` by chance, uint32, and ``factors``, all one.
+
+    These are what will make up for what is dropped: some ways set them.
+    """
+
+    chosen: Array
+    factors: Array
+
+
+@kernel
+def room_of(way, like):
+    """Room for one way, with factors of the type of ``like``."""
+    return Room(np.empty(span(way), np.uint32), np.full(span(way), like.dtype.type(1)))
+
+
 @inner
 def span(way):
     """How many elements are thinned at a time."""
     return SOME if way.row == 0 else way.row
 
 
-def thin(way, k, values, start, first, factors):
+def thin(way, k, values, start, first, room):
     """Zero what is dropped of ``values``: of task vector ``k``, element ``start`` and more of those at hand.
 
-    That one is element ``first`` of the tensor. ``factors``, all one, are what will make up for what is dropped: some
-    ways set them.
+    That one is element ``first`` of the tensor.
     """
     raise NotImplementedError
 
 
-@overload(thin, jit_options={"error_model": "numpy"})
-def _thin(way, k, values, start, first, factors):
-    del k, values, start, first, factors
+@overload(thin, jit_options=FRUGAL)
+def _thin(way, k, values, start, first, room):
+    del k, values, start, first, room
     return _WAYS[way.instance_class]
 
 
@@ -146,42 +163,44 @@ def narrow_of(vector, room):
     raise NotImplementedError
 
 
-@overload(narrow_of)
+@overload(narrow_of, jit_options=FRUGAL)
 def _narrow_of(vector, room):
     return (lambda vector, room: vector) if vector == room else (lambda vector, room: room)
 
 
-def complete(way, x, base, narrow, factors, out):
-    """``out`` = ``x - base`` times ``factors`` where ``narrow``, its thinned float32, is not zero; else zero.
+def complete(way, x, base, narrow, room, out):
+    """``out`` = ``x - base`` times factors (``room``) where ``narrow``, its thinned float32, is not zero; else zero.
 
     Where ``out`` is float32, ``narrow`` is ``out``.
     """
     raise NotImplementedError
 
 
-@overload(complete)
-def _complete(way, x, base, narrow, factors, out):
-    del x, base, factors
+@overload(complete, jit_options=FRUGAL)
+def _complete(way, x, base, narrow, room, out):
+    del x, base, room
     if narrow == out:
         return _scaled if way.instance_class is ByRankRescaled else _as_it_is
     return _difference if way.instance_class is Everything else _taken_anew
 
 
-def _as_it_is(way, x, base, narrow, factors, out):
+def _as_it_is(way, x, base, narrow, room, out):
     pass
 
 
-def _scaled(way, x, base, narrow, factors, out):
+def _scaled(way, x, base, narrow, room, out):
+    factors = room.factors[: out.size]
     for i in range(out.size):
         out[i] *= factors[i]
 
 
-def _difference(way, x, base, narrow, factors, out):
+def _difference(way, x, base, narrow, room, out):
     difference(x, base, out)  # float32 may be zero where this is not
 
 
-def _taken_anew(way, x, base, narrow, factors, out):
+def _taken_anew(way, x, base, narrow, room, out):
     difference(x, base, out)
+    factors = room.factors[: out.size]
     for i in range(out.size):
         out[i] = only(out[i] * factors[i], narrow[i] != 0)
 
@@ -189,11 +208,10 @@ def _taken_anew(way, x, base, narrow, factors, out):
 @kernel
 def thin_all(vectors, way, first):
     """Thin all ``vectors`` (models, elements), float32, in place."""
-    step, factors = span(way), np.empty(span(way), np.float32)
+    step, room = span(way), room_of(way, vectors)
     for start in range(0, vectors.shape[1], step):
         for k in range(len(vectors)):
-            some = vectors[k, start : start + step]
-            thin(way, k, some, start, first + start, factors[: some.size])
+            thin(way, k, vectors[k, start : start + step], start, first + start, room)
 
 
 @kernel
@@ -203,38 +221,44 @@ def norms(operands, way, first, out, bits):
     ``operands``: (models + 1, elements), the first of which is taken off the others. ``bits`` (rows, models, bytes),
     uint8, unless it has no rows, tell what is left, row by row of the way, or SOME elements.
     """
-    step, size = span(way), operands.shape[1]
-    room, factors, sums = np.empty(step, np.float32), np.empty(step, np.float32), lanes(2 * len(out))
-    marks = np.empty(step + 8, np.uint8)
-    for start in range(0, size, step):
-        stop, row = min(start + step, size), start // step
-        some = room[: stop - start]
-        for k in range(len(out)):
-            difference(operands[k + 1, start:stop], operands[0, start:stop], some)
-            add_sizes(some, sums[2 * k])
-            thin(way, k, some, start, first + start, factors[: some.size])
-            add_sizes(some, sums[2 * k + 1])
-            if len(bits):
-                pack(some, marks, bits[row, k])
+    step, sums = span(way), lanes(2 * len(out))
+    vector, marks = np.empty(step, np.float32), np.empty(step + 8, np.uint8)
+    room = room_of(way, vector)
+    for start in range(0, operands.shape[1], step):
+        _add_norms(operands, way, start, first, room, vector, marks, sums, bits)
     for k in range(len(out)):
         out[k, 0], out[k, 1] = joined(sums[2 * k]), joined(sums[2 * k + 1])
 
 
-def _everything(way, k, values, start, first, factors):
+@inner
+def _add_norms(operands, way, start, first, room, vector, marks, sums, bits):
+    """The same for one step from element ``start`` on, added to running sums."""
+    stop = min(start + vector.size, operands.shape[1])
+    some, row = vector[: stop - start], start // vector.size
+    for k in range(len(operands) - 1):
+        difference(operands[k + 1, start:stop], operands[0, start:stop], some)
+        add_sizes(some, sums[2 * k])
+        thin(way, k, some, start, first + start, room)
+        add_sizes(some, sums[2 * k + 1])
+        if len(bits):
+            pack(some, marks, bits[row, k])
+
+
+def _everything(way, k, values, start, first, room):
     pass
 
 
-def _between(way, k, values, start, first, factors):
+def _between(way, k, values, start, first, room):
     low, high, ties = way.lows[k], way.highs[k], way.ties[start // way.chunk, k]
     for i in range(values.size):
         values[i] = only(values[i], low <= magnitude(values[i]) <= high)
-    _keep_ties(values, low, ties[0], first, way.seeds[k], way.marks, way.places)
+    _keep_ties(values, low, ties[0], first, way.seeds[k], way.marks, way.places, room)
     if high != low:
-        _keep_ties(values, high, ties[1], first, way.seeds[k], way.marks, way.places)
+        _keep_ties(values, high, ties[1], first, way.seeds[k], way.marks, way.places, room)
 
 
 @inner
-def _keep_ties(values, bound, ties, first, seed, marks, places):
+def _keep_ties(values, bound, ties, first, seed, marks, places, room):
     """Of the ``ties[0]`` elements left that equal ``bound`` keep ``ties[1]``; of zeros it does not matter which.
 
     Each stays with what chance is left for it. Knuth, The art of computer programming, volume 2, 3.4.2, algorithm S.
@@ -243,7 +267,7 @@ def _keep_ties(values, bound, ties, first, seed, marks, places):
     if left == kept or bound == 0:
         return
     count = _mark_ties(values, bound, marks)
-    if count > SOME // 32 and _keep_many(values, count, ties, hashes(first, values.size, seed), marks):
+    if count > SOME // 32 and _keep_many(values, count, ties, first, seed, marks, room.chosen[: values.size]):
         return
     for at in places[0, : marked(marks, values.size, places)]:
         stays = np.int64(hashed(np.uint64(first) + at, seed)) * left < kept << 31
@@ -263,7 +287,7 @@ def _mark_ties(values, bound, marks):
 
 
 @inner
-def _keep_many(values, count, ties, chosen, marks):
+def _keep_many(values, count, ties, first, seed, marks, chosen):
     """Decide ``count`` ties at once, by the chance of the first of them, and say so.
 
     It is the chance of each, as in algorithm S, if the others can make up for as many too many or too few as there may
@@ -272,6 +296,7 @@ def _keep_many(values, count, ties, chosen, marks):
     left, kept, dropped = ties[0] - count, ties[1], ties[0] - ties[1]
     if 36 * count * dropped >= left * left * kept or 36 * count * kept >= left * left * dropped:
         return False
+    hashes(first, seed, chosen)
     limit, many = np.uint32((kept << 31) // ties[0]), np.int32(0)
     for i in range(values.size):
         many = np.int32(many + np.int32(marks[i] & np.uint8(chosen[i] < limit)))
@@ -283,13 +308,14 @@ def _keep_many(values, count, ties, chosen, marks):
     return True
 
 
-def _by_chance(way, k, values, start, first, factors):
-    limit, chosen = way.limits[k], hashes(first, values.size, way.seeds[k])
+def _by_chance(way, k, values, start, first, room):
+    limit, chosen = way.limits[k], room.chosen[: values.size]
+    hashes(first, way.seeds[k], chosen)
     for i in range(values.size):
         values[i] = only(values[i], chosen[i] < limit)
 
 
-def _remembered(way, k, values, start, first, factors):
+def _remembered(way, k, values, start, first, room):
     granule, size = (first - way.begin) // way.granule, (way.row + 7) // 8
     row = (first - way.begin - granule * way.granule) // way.row
     at = way.skipped + (row * way.models + k) * size
@@ -305,37 +331,38 @@ def _chances(way, k, size):
     return low, (high - low) / (2 * size - 2)
 
 
-def _by_rank_rescaled(way, k, values, start, first, factors):
-    room, chosen = way.room, hashes(first, values.size, way.seeds[k])
+def _by_rank_rescaled(way, k, values, start, first, room):
+    chosen, factors, ranks = room.chosen[: values.size], room.factors[: values.size], way.room.ranks[: values.size]
+    hashes(first, way.seeds[k], chosen)
     smallest, half_step = _chances(way, k, values.size)
-    double_ranks(values, room)
+    double_ranks(values, way.room)
     for i in range(values.size):
-        chance = smallest + half_step * room.ranks[i]
+        chance = smallest + half_step * ranks[i]
         values[i] = only(values[i], chosen[i] < limit_of(chance))
         factors[i] = 1.0 / chance if chance > 0 else 0.0
 
 
-def _by_rank(way, k, values, start, first, factors):
+def _by_rank(way, k, values, start, first, room):
     """Without sorting: between the chances of the lowest and the highest rank of a bucket lies next to nothing.
 
     So hashes decide for nearly all elements whatever their rank in it; for the rest the rank is counted.
     """
-    room, size, half = way.room, values.size, np.uint64(32)
-    chosen = hashes(first, size, way.seeds[k])
+    ranking, size, half, chosen = way.room, values.size, np.uint64(32), room.chosen[: values.size]
+    hashes(first, way.seeds[k], chosen)
     smallest, half_step = _chances(way, k, size)
-    bits, own, stays, marks = room.bits[:size], room.own[:size], room.stays[:size], room.marks
-    first, last = ranks_by_bucket(values, room)
-    limits, begins = room.limits[first : last + 1], room.begins[first : last + 2]
+    bits, own, stays, marks = ranking.bits[:size], ranking.own[:size], ranking.stays[:size], ranking.marks
+    first, last = ranks_by_bucket(values, ranking)
+    limits, begins = ranking.limits[first : last + 1], ranking.begins[first : last + 2]
     _bound(smallest, half_step, begins, limits)
-    room.limits[0] = _limit(smallest, half_step, 0) | _limit(smallest, half_step, begins[0]) << half  # zeros
+    ranking.limits[0] = _limit(smallest, half_step, 0) | _limit(smallest, half_step, begins[0]) << half  # zeros
     for i in range(np.uint64(size)):
-        own[i] = room.limits[bits[i] >> BUCKET]
+        own[i] = ranking.limits[bits[i] >> BUCKET]
     for i in range(np.uint64(size)):
         certain = np.uint8(chosen[i] < np.uint32(own[i]))
         stays[i] = certain
         marks[i] = np.uint8(chosen[i] < np.uint32(own[i] >> half)) ^ certain
-    unsure = room.places[0, : marked(marks, size, room.places)]
-    _decide(room, bits, smallest, half_step, chosen, unsure)
+    unsure = ranking.places[0, : marked(marks, size, ranking.places)]
+    _decide(ranking, bits, smallest, half_step, chosen, unsure)
     for i in range(size):
         values[i] = only(values[i], stays[i])
 
@@ -356,15 +383,15 @@ def _limit(smallest, half_step, rank):
 
 
 @inner
-def _decide(room, bits, smallest, half_step, chosen, unsure):
+def _decide(ranking, bits, smallest, half_step, chosen, unsure):
     """``stays`` of those elements whose rank has to be known."""
-    known, limits = room.known, room.known_limits
+    known, limits = ranking.known, ranking.known_limits
     for i in unsure:
         slot = np.uint32(bits[i] * _SCATTER) >> _SLOTS
         if known[slot] != bits[i]:  # where many are equal, they are counted once
             known[slot] = bits[i]
             limits[slot] = limit_of(smallest + half_step * double_rank(bits, bits[i]))
-        room.stays[i] = chosen[i] < limits[slot]
+        ranking.stays[i] = chosen[i] < limits[slot]
     for i in unsure:
         known[np.uint32(bits[i] * _SCATTER) >> _SLOTS] = UNKNOWN
 

@@ -21,7 +21,7 @@ LOWEST, HIGHEST = -1, 1 << 31
 """Below and above the bits of every size."""
 Bits = NDArray[np.uint32]
 """Sizes of float32 as whole numbers, which ascend with them; what is not a number comes last."""
-_MOST, _CLUSTER, _DEVIATIONS = 1 << 22, 1 << 11, 4
+_MOST, _CLUSTER, _DEVIATIONS = 1 << 20, 1 << 11, 4
 
 
 class Region(NamedTuple):
