@@ -670,6 +670,14 @@ def test_a_sample_of_a_large_tensor_stays_small(monkeypatch: pytest.MonkeyPatch)
     assert all((each == kept[0]).all() for each in kept)
 
 
+def test_a_sample_keeps_an_element_of_each_granule_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_MOST", 1)
+    sample = sampling.Sampling(scores.Difference(), 3)
+    for granule in range(20):
+        sample(np.zeros((4, 90), np.float32), granule * GRANULE)
+    assert sample.total().shape == (3, 20)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 40, 300])
 @pytest.mark.parametrize("width", [1, 1000])
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999, 1.0])

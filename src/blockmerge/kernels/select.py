@@ -102,9 +102,10 @@ def _compare(values, low, high, counts, marks):
 
 @inner
 def _take(values, inside, start, sizes, places):
+    origin = np.uint64(start)  # numba adds numbers with and without a sign as float64
     for i in range(np.uint64(inside.size)):
         sizes[i] = magnitude(values[inside[i]])
-        places[i] = start + inside[i]
+        places[i] = origin + inside[i]
 
 
 @kernel

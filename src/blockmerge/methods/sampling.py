@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blockmerge.methods.operations import STEP, Array, Whole
+from blockmerge.methods.operations import GRANULE, STEP, Array, Whole
 from blockmerge.methods.vectors import uniform
 
 __all__ = ["HIGHEST", "LOWEST", "PART", "Bits", "Region", "Sampling", "around"]
@@ -21,7 +21,7 @@ LOWEST, HIGHEST = -1, 1 << 31
 """Below and above the bits of every size."""
 Bits = NDArray[np.uint32]
 """Sizes of float32 as whole numbers, which ascend with them; what is not a number comes last."""
-_MOST, _CLUSTER, _DEVIATIONS = 1 << 20, 1 << 11, 4
+_MOST, _CLUSTER, _DEVIATIONS = 1 << 19, 1 << 11, 4
 
 
 class Region(NamedTuple):
@@ -36,8 +36,8 @@ class Region(NamedTuple):
 class Sampling(Whole):
     """Keeps the bits of all that is scored, for each of ``scores`` numbers: (scores, elements).
 
-    Where that takes more than some MB, it keeps every third element of each granule, or ninth, and so on: as many rows
-    as before, which may differ, and each of their columns in one row or another.
+    Where that takes more than half a MB for each, it keeps every third element of each granule, or ninth, and so on: as
+    many rows as before, which may differ, and each of their columns in one row or another. One of each granule is kept.
     """
 
     def __init__(self, scoring: Any, scores: int) -> None:
@@ -57,7 +57,7 @@ class Sampling(Whole):
         with self._guard:
             self._found[first] = found[:, :: self._stride].copy()
             self._kept += self._found[first].nbytes
-            while self._kept > _MOST:
+            while self._kept > _MOST * self._scores and self._stride < GRANULE // PART:
                 self._thin()
 
     def _thin(self) -> None:

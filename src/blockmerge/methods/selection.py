@@ -133,7 +133,7 @@ class Selection:
         found = self._search.found(statistics)
         (bound,), (ranked,) = self._bounds(found), found.ranked
         equal, above = found.sums
-        return above + equal * (bound.low_ties / max(ranked.equal, 1))
+        return above + equal * (bound.low_ties / ranked.equal) if bound.low_ties else above
 
     def _bounds(self, found: Found) -> list[_Bounds]:
         return [_bounds(share, found.ranked[start:]) for share, start in zip(self.shares, self._starts, strict=True)]
