@@ -624,3 +624,40 @@ def test_a_journal_that_is_none_is_left_alone(pair: tuple[Path, Path], what: str
     os.mkfifo(journal) if what == "pipe" else journal.symlink_to("mine")
     refused(gradient(*pair), 6, "cannot be written")
     assert (folder / "mine").read_text() == "precious"
+
+
+def test_a_gradient_recipe_tells_all_at_once_with_lines(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    lines = ["layers: 5:3", "arithmetic: exakt", "on_missing: kep", "only: layer", "max_shard_size: 1XB", "by: tensr"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("\n".join(["method: gradient", f"models: [{pair[0]}, {pair[1]}]", "values: {attn: [0]}", *lines]))
+    told = refused(run("plan", recipe), 2, "did you mean attention?", "did you mean exact?", "did you mean layers?")
+    assert {int(line.split("recipe.yaml:")[1].split(":")[0]) for line in told.splitlines()} == {3, 4, 5, 6, 7, 8, 9}
+
+
+def test_a_misspelt_merge_method_is_a_file_of_mergekits_still(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    models = "".join(f"  - {{model: {path}, parameters: {{weight: 1}}}}\n" for path in pair)
+    recipe.write_text(f"merge_methd: linear\nmodels:\n{models}")
+    assert "models[0].parameters" not in refused(run("plan", recipe), 2, "did you mean merge_method?")
+
+
+@pytest.mark.parametrize("dialect", ["merge_method", "method"])
+def test_a_filter_that_selects_nothing_is_told_with_the_nearest_word(
+    tmp_path: Path, pair: tuple[Path, Path], dialect: str
+) -> None:
+    """An error, but in files of mergekit's, where it may be meant for other models, a warning."""
+    recipe, first = tmp_path / "recipe.yaml", pair[0]
+    setting = "t: [{filter: self_atn, value: 0.3}, {value: 0.5}]"
+    recipe.write_text(
+        f"merge_method: slerp\nbase_model: {first}\nmodels: [{{model: {first}}}, {{model: {pair[1]}}}]\n"
+        f"parameters: {{{setting}}}\n"
+        if dialect == "merge_method"
+        else f"method: slerp\nmodels: [{first}, {pair[1]}]\n{setting}\n"
+    )
+    result = run("plan", recipe)
+    assert result.exit_code == (0 if dialect == "merge_method" else 2)
+    assert "'self_atn'" in result.output and "did you mean self_attn?" in result.output
+
+
+def test_a_misspelt_folder_is_told_with_the_one_beside_it(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    refused(gradient(tmp_path / "frist", pair[1], out=tmp_path / "out"), 3, "frist: there is no such folder", "first?")

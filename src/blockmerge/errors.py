@@ -18,7 +18,8 @@ The class decides the exit code of the command line; scripts may rely on the cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 __all__ = [
     "BlockmergeError",
@@ -30,10 +31,13 @@ __all__ = [
     "Problems",
     "RecipeError",
     "VerificationError",
+    "attempt",
     "listed",
     "printable",
     "raise_all",
 ]
+
+T = TypeVar("T")
 
 
 class BlockmergeError(Exception):
@@ -111,3 +115,12 @@ def raise_all(problems: Iterable[BlockmergeError]) -> None:
         raise found[0]
     if found:
         raise Problems(found)
+
+
+def attempt(problems: list[BlockmergeError], build: Callable[[], T], default: T) -> T:
+    """The value of ``build``; a :class:`RecipeError` of it is added to ``problems``, and gives ``default``."""
+    try:
+        return build()
+    except RecipeError as error:
+        problems.append(error)
+        return default

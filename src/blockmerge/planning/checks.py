@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final
 
 from blockmerge import dtypes
 from blockmerge.errors import BlockmergeError, MismatchError, ModelError, listed
 from blockmerge.formats.jsonfile import parse_object
+from blockmerge.recipes import Curve
 from blockmerge.sources import SmallFile, Source
 from blockmerge.tensors import TensorSpec
 
@@ -20,6 +22,7 @@ __all__ = [
     "differences",
     "explain_sizes",
     "incompatible",
+    "nothing_selected",
     "tell_absent",
     "unusable",
 ]
@@ -201,3 +204,21 @@ def _inline_template(source: Source) -> object:
 def blendable(dtype: dtypes.DType) -> bool:
     """Whether a blend can read it; everything else is copied from model 1."""
     return dtype in (*dtypes.OUTPUT_DTYPES, dtypes.F64)
+
+
+def nothing_selected(curve: Curve, names: Sequence[str]) -> str:
+    """That ``curve`` selects none of the tensors ``names``, with the words in them that are nearest to its filters."""
+    parts = dict.fromkeys(part for name in names for part in name.split("."))
+    near = [match for text in curve.selection.filters for match in get_close_matches(text, parts, 1)]
+    hint = f"did you mean {listed(near)}?" if near else "`blockmerge inspect` lists them"
+    return f"{_condition(curve)}: selects none of the {len(names)} tensors; {hint}"
+
+
+def _condition(curve: Curve) -> str:
+    """Where a curve was written, and what a tensor has to be to be covered by it."""
+    selection = curve.selection
+    filters = f" with {' or '.join(map(repr, selection.filters))} in their names" if selection.filters else ""
+    only = f" of {selection.only.value}" if selection.only else ""
+    layers = " in layers {}:{}".format(*selection.layers) if selection.layers else ""
+    told = f"{only}{layers}{filters}"
+    return f"{curve.origin}, for tensors{told}" if told else curve.origin

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
 from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed, raise_all
 from blockmerge.methods import METHODS, Call, Copy, Method
-from blockmerge.planning.checks import blendable, common_rows, explain_sizes, tell_absent
+from blockmerge.planning.checks import blendable, common_rows, explain_sizes, nothing_selected, tell_absent
 from blockmerge.planning.plan import Piece, Read
 from blockmerge.planning.rows import Worked, make_row, pieces_of
 from blockmerge.planning.settings import Settings
@@ -193,8 +193,9 @@ class _Combiner:
     def _tell(self) -> None:
         """Raise everything that is wrong, or note what is left out."""
         self._tell_missing()
+        names = [name for run in self.stack.runs for name in run.outputs]
         for curve, matched in self.matched.items():
-            text = f"{curve.origin}: selects no tensor"
+            text = nothing_selected(curve, names)
             if not matched and self.recipe.dialect == "mergekit":
                 self.worked.warnings.append(text)
             elif not matched:

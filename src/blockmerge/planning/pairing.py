@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from blockmerge.architectures import Order, layer_of, module_order, vocabulary_tensors
-from blockmerge.errors import BlockmergeError, MismatchError, RecipeError, listed
-from blockmerge.planning.checks import blendable, common_rows, explain_sizes, tell_absent
+from blockmerge.errors import BlockmergeError, MismatchError, RecipeError
+from blockmerge.planning.checks import blendable, common_rows, explain_sizes, nothing_selected, tell_absent
 from blockmerge.planning.gradients import ratios, selected
 from blockmerge.planning.ties import Ties
 from blockmerge.recipes import Arithmetic, Curve, OnMissing, Recipe
@@ -146,11 +145,7 @@ class _Pairer:
                 )
 
     def _nothing_covered(self, curve: Curve) -> None:
-        names = self.orders[0].names
-        parts = dict.fromkeys(part for name in names for part in name.split("."))
-        near = [match for text in curve.selection.filters for match in get_close_matches(text, parts, 1)]
-        hint = f"did you mean {listed(near)}?" if near else "`blockmerge inspect` lists them"
-        message = f"{_condition(curve)}: selects none of the {len(names)} tensors; {hint}"
+        message = nothing_selected(curve, self.orders[0].names)
         if self.recipe.arithmetic is Arithmetic.EXACT:
             self.found.problems.append(RecipeError(message))
         else:  # the original goes on in silence
@@ -243,13 +238,3 @@ def shape_summary(pairing: Pairing, first: Source, second: Source) -> Iterator[B
         shown = "; ".join(str(problem) for problem in shapes[:4])
         more = f"; and {len(shapes) - 4} more" if len(shapes) > 4 else ""
         yield MismatchError(f"{len(shapes)} shapes differ ({explain_sizes(first, second)}): {shown}{more}")
-
-
-def _condition(curve: Curve) -> str:
-    """Where a curve was written, and what a tensor has to be to be covered by it."""
-    selection = curve.selection
-    filters = f" with {' or '.join(map(repr, selection.filters))} in their names" if selection.filters else ""
-    only = f" of {selection.only.value}" if selection.only else ""
-    layers = " in layers {}:{}".format(*selection.layers) if selection.layers else ""
-    told = f"{only}{layers}{filters}"
-    return f"{curve.origin}, for tensors{told}" if told else curve.origin

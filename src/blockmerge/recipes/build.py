@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from blockmerge import dtypes
 from blockmerge.architectures import Block
-from blockmerge.errors import RecipeError
+from blockmerge.errors import BlockmergeError, RecipeError, attempt, raise_all
 from blockmerge.recipes.recipe import Arithmetic, Curve, Only, OnMissing, Reading, Recipe, Selection
 from blockmerge.recipes.references import References
 from blockmerge.recipes.settings import BLOCKS
@@ -54,47 +56,64 @@ def gradient(
         :class:`~blockmerge.vocabularies.TokenizerChoice`; default model 1's, row by row.
     :param chat_template: ``auto`` for what most models have, the name of a known one, or a template; default model 1's.
 
-    Tensors that no curve covers stay model 1's. Raises :class:`RecipeError` for anything that does not make sense.
+    Tensors that no curve covers stay model 1's. Raises :class:`RecipeError` for what does not make sense, or
+    :class:`~blockmerge.errors.Problems` for all of it.
     """
-    chosen = one_of(Arithmetic, arithmetic, "arithmetic")
-    selection = {
-        "literal_layers": chosen is Arithmetic.ORIGINAL,
-        "only": None if only is None else one_of(Only, only, "only"),
-        "filters": (filters,) if isinstance(filters, str) else tuple(filters),
-        "layers": parse_layers(layers, "layers") if isinstance(layers, str) else layers,
-    }
-    named = values if isinstance(values, Mapping) else {"all": values}
-    origins = {name: f"values:{name}" if isinstance(values, Mapping) else "values" for name in named}
-    if not named:
-        raise RecipeError("values: is empty; a gradient looks like [1.0, 0.5, 0.0]")
-    curves = [
-        Curve(
-            _numbers(curve, origins[name]),
-            Selection(block=_block(name), **selection),  # pyright: ignore[reportArgumentType]
-            origin=origins[name],
-        )
-        for name, curve in named.items()
-    ]
-    if dtype is not None and dtypes.by_name(dtype) not in dtypes.OUTPUT_DTYPES:
-        raise RecipeError(f"dtype: {dtype!r} cannot be written; choose bfloat16, float16 or float32")
-    if chosen is not Arithmetic.EXACT and dtype not in (None, "float16"):
-        raise RecipeError(f"dtype: {dtype} does not go with the original's arithmetic, which always writes float16")
+    problems: list[BlockmergeError] = []
+    checked = partial(attempt, problems)
+    chosen = checked(lambda: one_of(Arithmetic, arithmetic, "arithmetic"), Arithmetic.EXACT)
+    selection = Selection(
+        literal_layers=chosen is Arithmetic.ORIGINAL,
+        only=checked(lambda: None if only is None else one_of(Only, only, "only"), None),
+        filters=(filters,) if isinstance(filters, str) else tuple(filters),
+        layers=checked(lambda: parse_layers(layers, "layers") if isinstance(layers, str) else layers, None),
+    )
     references = References((str(model1), str(model2)))
-    if isinstance(tokenizer, str):
-        tokenizer = choice_of(tokenizer, references, "tokenizer")
-    elif tokenizer is not None and not numbers_of(tokenizer) <= {0, 1}:
-        raise RecipeError("tokenizer: numbers of models are 0 for model 1 and 1 for model 2")
-    return Recipe(
+    recipe = Recipe(
         models=tuple(references.names),
-        curves=tuple(sorted(curves, key=lambda curve: curve.selection.block is None)),
-        by=one_of(Reading, by, "by"),
+        curves=_curves(values, selection, problems),
+        by=checked(lambda: one_of(Reading, by, "by"), Reading.TENSOR),
         arithmetic=chosen,
-        dtype=dtype,
-        on_missing=one_of(OnMissing, on_missing, "on_missing"),
-        max_shard_size=parse_size(max_shard_size, "max_shard_size"),
-        tokenizer=tokenizer,
+        dtype=checked(lambda: _dtype(dtype, chosen), None),
+        on_missing=checked(lambda: one_of(OnMissing, on_missing, "on_missing"), OnMissing.ERROR),
+        max_shard_size=checked(lambda: parse_size(max_shard_size, "max_shard_size"), 0),
+        tokenizer=checked(lambda: _tokenizer(tokenizer, references), None),
         chat_template=chat_template,
     )
+    raise_all(problems)
+    return recipe
+
+
+def _curves(
+    values: Values | Mapping[str, Values], selection: Selection, problems: list[BlockmergeError]
+) -> tuple[Curve, ...]:
+    """A curve for each block that has values; that of all others is the last."""
+    named = values if isinstance(values, Mapping) else {"all": values}
+    if not named:
+        problems.append(RecipeError("values: is empty; a gradient looks like [1.0, 0.5, 0.0]"))
+    curves: list[Curve] = []
+    for name, curve in named.items():
+        origin = f"values:{name}" if isinstance(values, Mapping) else "values"
+        block = attempt(problems, partial(_block, name), None)
+        numbers = attempt(problems, partial(_numbers, curve, origin), (0.0,))
+        curves.append(Curve(numbers, replace(selection, block=block), origin=origin))
+    return tuple(sorted(curves, key=lambda curve: curve.selection.block is None))
+
+
+def _dtype(dtype: str | None, arithmetic: Arithmetic) -> str | None:
+    if dtype is not None and dtypes.by_name(dtype) not in dtypes.OUTPUT_DTYPES:
+        raise RecipeError(f"dtype: {dtype!r} cannot be written; choose bfloat16, float16 or float32")
+    if arithmetic is not Arithmetic.EXACT and dtype not in (None, "float16"):
+        raise RecipeError(f"dtype: {dtype} does not go with the original's arithmetic, which always writes float16")
+    return dtype
+
+
+def _tokenizer(tokenizer: str | TokenizerChoice | None, references: References) -> TokenizerChoice | None:
+    if isinstance(tokenizer, str):
+        return choice_of(tokenizer, references, "tokenizer")
+    if tokenizer is not None and not numbers_of(tokenizer) <= {0, 1}:
+        raise RecipeError("tokenizer: numbers of models are 0 for model 1 and 1 for model 2")
+    return tokenizer
 
 
 def _numbers(values: Values, where: str) -> tuple[float, ...]:

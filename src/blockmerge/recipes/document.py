@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import yaml
 
-from blockmerge.errors import BlockmergeError, RecipeError, printable, raise_all
+from blockmerge.errors import BlockmergeError, RecipeError, attempt, printable, raise_all
 from blockmerge.formats.regular import open_regular
 
 __all__ = ["Document", "Node"]
@@ -126,11 +126,7 @@ class Node:
 
     def attempt(self, build: Callable[[], T], default: T) -> T:
         """The value of ``build``; its error is noted and gives ``default``."""
-        try:
-            return build()
-        except RecipeError as error:
-            self._document.problems.append(error)
-            return default
+        return attempt(self._document.problems, build, default)
 
     def fields(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,7 +73,7 @@ def _read(document: Document) -> Recipe:
             f"{document.root.where}: is a file of mergekit-moe, which builds a mixture of experts; "
             "Blockmerge merges models into one of their own kind"
         )
-    if keys & {"merge_method", "base_model"}:
+    if any(get_close_matches(key, keys, 1, 0.85) for key in ("merge_method", "base_model")):  # even if misspelt
         return mergekit.read(document)
     method = _method(document)
     return native.read(document) if method is None else methods.read(document, method)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from blockmerge.errors import RecipeError, raise_all
+from blockmerge.errors import Problems, RecipeError
 from blockmerge.formats.yamltext import yaml_text
 from blockmerge.methods import METHODS
 from blockmerge.recipes import blockmerge, common, methods, tokens
@@ -57,15 +57,19 @@ def read(document: Document) -> Recipe:
         fields["models"].problem(f"a gradient blends two models, not {len(models)}")
     references = References(models)
     tokenizer = tokens.read_tokenizer(fields["tokenizer"], references) if "tokenizer" in fields else None
-    document.check()
+    first, second, *_ = *models, "first", "second"  # what is wrong with them is told already
+    if not arguments.get("values") and ("values" not in fields or fields["values"].keys()):  # and with these
+        arguments["values"] = 0.0
     try:
-        recipe = gradient(models[0], models[1], **arguments)
-        return replace(recipe, models=tuple(references.names), tokenizer=tokenizer)
-    except RecipeError as error:  # it names the argument; we know the line
-        key, _, what = str(error).partition(": ")
-        fields.get(key.partition(":")[0], document.root).problem(what)
-        raise_all(document.problems)
+        recipe = gradient(first, second, **arguments)
+    except (RecipeError, Problems) as error:  # it names the argument; we know the line
+        for problem in error.problems if isinstance(error, Problems) else (error,):
+            key, _, what = str(problem).partition(": ")
+            fields.get(key.partition(":")[0], document.root).problem(what)
+        document.check()
         raise
+    document.check()
+    return replace(recipe, models=tuple(references.names), tokenizer=tokenizer)
 
 
 def _check_keys(document: Document) -> None:

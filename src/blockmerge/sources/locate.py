@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from blockmerge.errors import ModelError, printable
@@ -14,6 +16,8 @@ from blockmerge.sources.location import ModelLocation
 
 __all__ = ["is_hub_id", "locate", "open_model", "parts_of"]
 
+_MOST_BESIDE = 1000
+"""Folders among which a misspelt one is looked for."""
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -66,7 +70,16 @@ def _locate(
         from blockmerge.sources.hub import download
 
         return download(match["id"], match["revision"], adapter=adapter, quiet=quiet, on_bytes=on_bytes)
-    raise ModelError(f"{reference}: there is no such folder, and it is no Hub id (org/name or org/name@revision)")
+    raise ModelError(f"{reference}: there is no such folder, and it is no Hub id ({_nearest(folder)})")
+
+
+def _nearest(folder: Path) -> str:
+    """The folder beside it whose name is the nearest; else what an id looks like."""
+    beside: list[str] = []
+    with suppress(OSError):
+        beside = [path.name for path in islice(folder.parent.iterdir(), _MOST_BESIDE) if path.is_dir()]
+    near = get_close_matches(folder.name, beside, 1)
+    return f"did you mean {printable(str(folder.with_name(near[0])))}?" if near else "org/name or org/name@revision"
 
 
 def _split(reference: str) -> tuple[str, str]:

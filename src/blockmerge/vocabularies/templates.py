@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final, cast
 
 from blockmerge.errors import ModelError, RecipeError, listed
@@ -93,7 +94,9 @@ def choose_template(wanted: str, models: Sequence[Source]) -> tuple[str | None, 
     if wanted in KNOWN:
         return KNOWN[wanted], f"chat_template: {wanted}"
     if "{" not in wanted:
-        raise RecipeError(f"chat_template: {wanted[:60]!r} is no template; known are auto, {listed(sorted(KNOWN), 9)}")
+        near = get_close_matches(wanted, ("auto", *KNOWN), 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are auto, {listed(sorted(KNOWN), 9)}"
+        raise RecipeError(f"chat_template: {wanted[:60]!r} is no template; {hint}")
     return wanted, "chat_template: the recipe's own"
 
 
