@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 
@@ -39,18 +40,13 @@ SETTINGS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}, "sce": {"select_topk
 EMBEDDING = {"model.embed_tokens": (131072, HIDDEN)}
 SCRIPT = """
 import json, os, resource, sys
-import numpy as np
-limit, recipe, out, threads = json.loads(sys.argv[1])
+limit, recipe, out, threads, noises = json.loads(sys.argv[1])
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-# Models that have moved away from one base, in each row as far as chance has it.
-random, size, row = np.random.default_rng(0), 2_000_003, 4096
-base = 0.02 * random.standard_normal(size, np.float32)
-moved = 3e-4 * np.exp(random.standard_normal(size // row + 1, np.float32)).repeat(row)[:size]
-weights = [base + moved * random.standard_normal(size, np.float32) for _ in range(3)]
-models = [memoryview((each.view(np.uint32) >> 16).astype(np.uint16)).cast("B") for each in weights]  # as bfloat16
-del base, moved, weights
+models = []
+for path in noises:
+    with open(path, "rb") as file:
+        models.append(memoryview(file.read()))
 preadv = os.preadv
 
 def noise(descriptor, buffers, offset):
@@ -101,10 +97,22 @@ def recipe_of(folder: Path, paths: list[str], method: str = "linear") -> Path:
     return folder / "recipe.yaml"
 
 
+def noises(folder: Path) -> list[str]:
+    """Files of bfloat16, for models that have moved away from one base, in each row as far as chance has it."""
+    random, size, row = np.random.default_rng(0), 500_009, 4096
+    base = 0.02 * random.standard_normal(size, np.float32)
+    moved = 3e-4 * np.exp(random.standard_normal(size // row + 1, np.float32)).repeat(row)[:size]
+    paths = [folder / f"{number}.noise" for number in range(3)]
+    for path in paths:
+        weights = base + moved * random.standard_normal(size, np.float32)
+        path.write_bytes((weights.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+    return [str(path) for path in paths]
+
+
 def measured(recipe: Path, *, threads: int = 2, limit: int = 0) -> Measured:
     """Merge in a child whose address space has at most ``limit`` bytes."""
     out = recipe.with_name("out")
-    arguments = json.dumps([limit, str(recipe), str(out), threads])
+    arguments = json.dumps([limit, str(recipe), str(out), threads, noises(recipe.parent)])
     done = subprocess.run([sys.executable, "-c", SCRIPT, arguments], check=True, capture_output=True, text=True)
     subprocess.run(["rm", "-r", str(out)], check=True)
     return Measured(*json.loads(done.stdout))
