@@ -636,8 +636,8 @@ def test_a_gradient_recipe_tells_all_at_once_with_lines(tmp_path: Path, pair: tu
 
 def test_a_misspelt_merge_method_is_a_file_of_mergekits_still(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     recipe = tmp_path / "recipe.yaml"
-    models = "".join(f"  - {{model: {path}, parameters: {{weight: 1}}}}\n" for path in pair)
-    recipe.write_text(f"merge_methd: linear\nmodels:\n{models}")
+    entries = "".join(f"  - {{model: {path}, parameters: {{weight: 1}}}}\n" for path in pair)
+    recipe.write_text(f"merge_methd: linear\nmodels:\n{entries}")
     assert "models[0].parameters" not in refused(run("plan", recipe), 2, "did you mean merge_method?")
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "RecipeError",
     "VerificationError",
     "attempt",
+    "did_you_mean",
     "listed",
     "printable",
     "raise_all",
@@ -99,6 +100,14 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     """The first few of ``names`` and how many more there are, for a message."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def did_you_mean(text: str, choices: Iterable[str], otherwise: str) -> str:
+    """The nearest of ``choices`` to what a person wrote, as a question; or, if none is near, ``otherwise``."""
+    from difflib import get_close_matches  # only what is wrong needs it
+
+    near = get_close_matches(text, list(choices), 1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def printable(text: str) -> str:

@@ -193,12 +193,11 @@ class _Combiner:
     def _tell(self) -> None:
         """Raise everything that is wrong, or note what is left out."""
         self._tell_missing()
-        names = [name for run in self.stack.runs for name in run.outputs]
-        for curve, matched in self.matched.items():
-            text = nothing_selected(curve, names)
-            if not matched and self.recipe.dialect == "mergekit":
+        for curve in (curve for curve, matched in self.matched.items() if not matched):
+            text = nothing_selected(curve, [name for run in self.stack.runs for name in run.outputs])
+            if self.recipe.dialect == "mergekit":
                 self.worked.warnings.append(text)
-            elif not matched:
+            else:
                 self.found.problems.append(RecipeError(text))
         self.found.problems += [
             RecipeError(f"{text} ({len(of)} tensors, first {of[0]})") for text, of in self.found.refused.items()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TypeVar
 
 import yaml
 
-from blockmerge.errors import BlockmergeError, RecipeError, attempt, printable, raise_all
+from blockmerge.errors import BlockmergeError, RecipeError, attempt, did_you_mean, printable, raise_all
 from blockmerge.formats.regular import open_regular
 
 __all__ = ["Document", "Node"]
@@ -247,8 +246,7 @@ class Node:
 
 
 def _suggestion(key: str, known: Sequence[str]) -> str:
-    near = get_close_matches(key, known, 1)
-    return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known) if known else "take it out"
+    return did_you_mean(key, known, "known are " + ", ".join(known) if known else "take it out")
 
 
 def _line_of(error: Exception) -> str:

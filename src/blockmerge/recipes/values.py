@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import TypeVar
 
-from blockmerge.errors import RecipeError
+from blockmerge.errors import RecipeError, did_you_mean
 
 __all__ = ["Choice", "one_of", "parse_layers", "parse_list", "parse_share", "parse_size", "parse_values", "unknown"]
 
@@ -98,6 +97,5 @@ def one_of(choices: type[Choice], text: str, where: str) -> Choice:
 
 def unknown(text: str, choices: Sequence[str], otherwise: str = "") -> str:
     """That ``text`` is none of ``choices``, with the nearest of them; else with what to do ``otherwise``, or all."""
-    near = get_close_matches(text, choices, 1)
-    hint = f"did you mean {near[0]}?" if near else otherwise or f"choose one of {', '.join(choices)}"
+    hint = did_you_mean(text, choices, otherwise or f"choose one of {', '.join(choices)}")
     return f"{text[:40]!r} is not known; {hint}"

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Final, cast
 
-from blockmerge.errors import ModelError, RecipeError, listed
+from blockmerge.errors import ModelError, RecipeError, did_you_mean, listed
 from blockmerge.formats.jsonfile import parse_object
 from blockmerge.sources import SmallFile, Source
 
@@ -94,8 +93,7 @@ def choose_template(wanted: str, models: Sequence[Source]) -> tuple[str | None, 
     if wanted in KNOWN:
         return KNOWN[wanted], f"chat_template: {wanted}"
     if "{" not in wanted:
-        near = get_close_matches(wanted, ("auto", *KNOWN), 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are auto, {listed(sorted(KNOWN), 9)}"
+        hint = did_you_mean(wanted, ("auto", *KNOWN), f"known are auto, {listed(sorted(KNOWN), 9)}")
         raise RecipeError(f"chat_template: {wanted[:60]!r} is no template; {hint}")
     return wanted, "chat_template: the recipe's own"
 
